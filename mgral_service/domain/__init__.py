@@ -1,0 +1,1 @@
+"""Values, mathematics and ports: numpy, scipy and the standard library only."""

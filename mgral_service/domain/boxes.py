@@ -1,0 +1,131 @@
+"""Objects in images, as arrays: one row an object, boxes in xyxy absolute pixels of the original image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mgral_service.domain.arrays import BoolArray, FloatArray, IntArray
+
+
+def _rows_of(ids: tuple[str, ...], image: IntArray, keep: Iterable[str]) -> tuple[tuple[str, ...], IntArray, IntArray]:
+    """Kept ids in the order asked for, the kept rows grouped in that order, and each row's new image position."""
+    kept = tuple(keep)
+    position = {name: at for at, name in enumerate(ids)}
+    old_to_new = np.full(len(ids), -1, dtype=np.int64)
+    for new, name in enumerate(kept):
+        old_to_new[position[name]] = new
+    new_image = old_to_new[image] if len(ids) else image
+    rows = np.flatnonzero(new_image >= 0)
+    rows = rows[np.argsort(new_image[rows], kind="stable")]
+    return kept, rows, new_image[rows]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Annotations:
+    """Ground truth of some images; an image without objects is in `ids` and in no row.
+
+    ids     image ids, distinct
+    image   [K] position of the row's image in `ids`
+    boxes   [K, 4] xyxy absolute pixels
+    labels  [K] class position, 0-based
+    ignore  [K] crowd or difficult: neither rewarded nor punished by a metric, never trained on
+    """
+
+    ids: tuple[str, ...]
+    image: IntArray
+    boxes: FloatArray
+    labels: IntArray
+    ignore: BoolArray
+
+    @classmethod
+    def empty(cls, ids: Iterable[str] = ()) -> Annotations:
+        return cls(
+            tuple(ids),
+            np.zeros(0, np.int64),
+            np.zeros((0, 4)),
+            np.zeros(0, np.int64),
+            np.zeros(0, np.bool_),
+        )
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.ids)
+
+    def subset(self, ids: Iterable[str]) -> Annotations:
+        """The same for `ids` only, in that order; KeyError for an id that is not here."""
+        kept, rows, image = _rows_of(self.ids, self.image, ids)
+        return Annotations(kept, image, self.boxes[rows], self.labels[rows], self.ignore[rows])
+
+    @staticmethod
+    def concat(parts: Iterable[Annotations]) -> Annotations:
+        """All images of `parts`, whose ids must not overlap."""
+        some = list(parts)
+        if not some:
+            return Annotations.empty()
+        ids = tuple(name for part in some for name in part.ids)
+        if len(set(ids)) != len(ids):
+            raise ValueError("annotations to join share image ids")
+        offsets = np.cumsum([0, *(len(part.ids) for part in some[:-1])])
+        return Annotations(
+            ids,
+            np.concatenate([part.image + offset for part, offset in zip(some, offsets, strict=True)]),
+            np.concatenate([part.boxes for part in some]),
+            np.concatenate([part.labels for part in some]),
+            np.concatenate([part.ignore for part in some]),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """What a detector found after non-maximum suppression.
+
+    ids     image ids, distinct; an image without detections is here and in no row
+    image   [K] position of the row's image in `ids`
+    boxes   [K, 4] xyxy absolute pixels
+    labels  [K] class position, 0-based
+    scores  [K] probability of that class, in [0, 1]
+    probs   [K, C + 1] the whole class distribution, background first
+    """
+
+    ids: tuple[str, ...]
+    image: IntArray
+    boxes: FloatArray
+    labels: IntArray
+    scores: FloatArray
+    probs: FloatArray
+
+    def subset(self, ids: Iterable[str]) -> Detections:
+        """The same for `ids` only, in that order; KeyError for an id that is not here."""
+        kept, rows, image = _rows_of(self.ids, self.image, ids)
+        return Detections(kept, image, self.boxes[rows], self.labels[rows], self.scores[rows], self.probs[rows])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PoolObservation:
+    """One pass of a detector over images: all that strategies and the agent may look at.
+
+    ids         [N] image ids, distinct
+    embeddings  [N, D] standardised by nobody yet: the detector's pooled features
+    detections  of the same ids
+    columns     further per-image numbers [N] by name, from an AuxiliaryHead
+    """
+
+    ids: tuple[str, ...]
+    embeddings: FloatArray
+    detections: Detections
+    columns: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    def subset(self, ids: Iterable[str]) -> PoolObservation:
+        """The same for `ids` only, in that order; KeyError for an id that is not here."""
+        kept = tuple(ids)
+        position = {name: at for at, name in enumerate(self.ids)}
+        rows = np.array([position[name] for name in kept], dtype=np.int64)
+        return PoolObservation(
+            kept,
+            self.embeddings[rows],
+            self.detections.subset(kept),
+            {name: column[rows] for name, column in self.columns.items()},
+        )

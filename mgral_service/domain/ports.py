@@ -1,0 +1,223 @@
+"""The sockets of the house: what the middle needs from detectors, clusters and stores.
+
+Each has one exam in `tests/contract/`, which every adapter sits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.boxes import Annotations, Detections, PoolObservation
+from mgral_service.domain.lookup import LookupTable
+from mgral_service.domain.pool import PoolSplit
+from mgral_service.domain.records import (
+    Choice,
+    CycleRecord,
+    CycleSpec,
+    DatasetRecord,
+    Event,
+    LookupRecord,
+    Progress,
+    ProxyResult,
+    ProxySpec,
+    Reliability,
+    Selection,
+)
+
+Report = Callable[[Progress], None]
+"""Takes progress; may raise (a lost lease, a cancelled cycle) to stop the work that reports."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """All that a strategy may look at. `observation` covers split.labelled and split.unlabelled; `table` only if needed."""
+
+    spec: CycleSpec
+    split: PoolSplit
+    observation: PoolObservation
+    classes: tuple[str, ...]
+    table: LookupTable | None = None
+
+
+class QueryStrategy(Protocol):
+    """Chooses; see the files of `strategies/`."""
+
+    name: str
+    needs: frozenset[str]  # columns of the observation; "table" for a lookup table
+
+    def select(self, query: Query, rng: np.random.Generator, report: Report) -> Choice:
+        """Exactly min(budget, U) distinct ids of split.unlabelled; same query and rng state, same answer."""
+        ...
+
+
+class ProxyTrainer(Protocol):
+    def train(self, specs: Sequence[ProxySpec]) -> Iterator[ProxyResult]:
+        """Results in the order of completion; a proxy that fails for good gives a result without score."""
+        ...
+
+
+class Detector(Protocol):
+    def fit(self, train: Annotations, report: Report) -> None:
+        """Train from the initial weights on these images; the same seed gives the same weights."""
+        ...
+
+    def observe(self, ids: Sequence[str], report: Report) -> PoolObservation: ...
+
+    def score(self, truth: Annotations) -> float:
+        """mAP of the fitted detector on these images, a fraction."""
+        ...
+
+    def state(self) -> Mapping[str, np.ndarray[Any, Any]]:
+        """Weights by name, for a checkpoint."""
+        ...
+
+
+class RewardMetric(Protocol):
+    def __call__(self, detections: Detections, annotations: Annotations) -> float:
+        """mAP in [0, 1]; both cover the same ids."""
+        ...
+
+
+class ValueModel(Protocol):
+    """Estimates the mAP of a batch from the table's records."""
+
+    misses: int
+
+    def fit(self, table: LookupTable) -> None: ...
+
+    def estimate(self, batches: Sequence[IntArray]) -> tuple[FloatArray, FloatArray]:
+        """Mean [K] and standard deviation [K] as fractions of mAP; a batch is positions in the observation's ids."""
+        ...
+
+    def left_out(self) -> FloatArray:
+        """[M] the estimate of each record from all others."""
+        ...
+
+    def reliability(self, rng: np.random.Generator) -> Reliability: ...
+
+
+class Oracle(Protocol):
+    def annotate(self, ids: Sequence[str]) -> Annotations: ...
+
+
+class LookupStore(Protocol):
+    def put(self, record: LookupRecord, lease: int) -> bool:
+        """Keep a record; False if (cycle, index) has one already (that one stays). StaleLease for a lost lease."""
+        ...
+
+    def records(self, cycle: str) -> tuple[LookupRecord, ...]:
+        """All of a cycle, by index."""
+        ...
+
+    def count(self, cycle: str) -> int: ...
+
+
+class CycleStore(Protocol):
+    def create(self, record: CycleRecord, key: str | None, fingerprint: str) -> CycleRecord:
+        """Store a new record, or return the one that this Idempotency-Key made: one atomic step.
+
+        The store sets `number`. IdempotencyMismatch if the key was used with another fingerprint.
+        """
+        ...
+
+    def get(self, cycle: str) -> CycleRecord:
+        """NotFound if there is none."""
+        ...
+
+    def put(self, record: CycleRecord, lease: int | None) -> None:
+        """Replace. IllegalTransition unless the status stays or moves forward; StaleLease for a lost lease.
+
+        Without lease (the gateway): cancelling and taking annotations, guarded by the transition alone.
+        """
+        ...
+
+    def page(self, after: str | None, limit: int) -> tuple[CycleRecord, ...]:
+        """Newest first, those created before the cycle `after`."""
+        ...
+
+    def acquire(self, cycle: str, owner: str, ttl_s: float) -> int:
+        """Take the lease: a fencing token above all before it. LeaseHeld while another holds it."""
+        ...
+
+    def renew(self, cycle: str, lease: int, ttl_s: float) -> None:
+        """StaleLease if it was taken over or has expired and been taken."""
+        ...
+
+    def release(self, cycle: str, lease: int) -> None: ...
+
+    def holder(self, cycle: str) -> str | None:
+        """The owner of a live lease."""
+        ...
+
+    def put_document(self, cycle: str, name: str, text: str, lease: int | None) -> None:
+        """Attach JSON text ("selection", "report", ...) to a cycle; StaleLease for a lost lease."""
+        ...
+
+    def document(self, cycle: str, name: str) -> str | None: ...
+
+
+class EventLog(Protocol):
+    def append(self, cycle: str, kind: str, data: Mapping[str, Any]) -> str: ...
+
+    def read(self, cycle: str, after: str, limit: int) -> tuple[Event, ...]:
+        """Events after that id, oldest first; "0" reads from the start. Returns at once."""
+        ...
+
+    def last(self, cycle: str, kind: str) -> Event | None:
+        """The newest event of that kind among the last hundred."""
+        ...
+
+
+class DatasetStore(Protocol):
+    def add(self, record: DatasetRecord) -> DatasetRecord:
+        """The stored record: this one, or the equal one before it (by spec). AlreadyExists for another spec."""
+        ...
+
+    def get(self, name: str) -> DatasetRecord: ...
+
+    def page(self, after: str | None, limit: int) -> tuple[DatasetRecord, ...]:
+        """By name."""
+        ...
+
+    def add_labels(self, name: str, cycle: str, labels: Annotations) -> None:
+        """Keep the annotations that a cycle brought; the same cycle again replaces them."""
+        ...
+
+    def labels(self, name: str) -> tuple[tuple[str, Annotations], ...]:
+        """(cycle id, its annotations) in the order the cycles were added."""
+        ...
+
+
+class ArtifactStore(Protocol):
+    """Arrays too large for the record store, by cycle and name; written whole or not at all."""
+
+    def put(
+        self, cycle: str, name: str, arrays: Mapping[str, np.ndarray[Any, Any]], words: Mapping[str, str]
+    ) -> None: ...
+
+    def get(self, cycle: str, name: str) -> tuple[Mapping[str, np.ndarray[Any, Any]], Mapping[str, str]] | None:
+        """None if there is none, or if it is damaged (its digest does not match)."""
+        ...
+
+
+class CycleLauncher(Protocol):
+    def launch(self, cycle: str, attempt: int) -> str:
+        """Start a driver for the cycle; returns its job id. The same attempt twice starts one."""
+        ...
+
+    def cancel(self, job: str) -> None:
+        """Stop a driver; nothing happens if it has ended."""
+        ...
+
+    def alive(self, job: str) -> bool: ...
+
+
+class Selector(Protocol):
+    def top(self, cycle: str, budget: int | None) -> Selection:
+        """The stored selection, or with a budget the images the cycle's winner ranks best for that many."""
+        ...
