@@ -1,4 +1,6 @@
-"""Objects in images, as arrays: one row an object, boxes in xyxy absolute pixels of the original image."""
+"""Objects in images, as arrays: one row an object, boxes in xyxy absolute pixels of the original
+image.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,12 @@ import numpy as np
 from mgral_service.domain.arrays import BoolArray, FloatArray, IntArray
 
 
-def _rows_of(ids: tuple[str, ...], image: IntArray, keep: Iterable[str]) -> tuple[tuple[str, ...], IntArray, IntArray]:
-    """Kept ids in the order asked for, the kept rows grouped in that order, and each row's new image position."""
+def _rows_of(
+    ids: tuple[str, ...], image: IntArray, keep: Iterable[str]
+) -> tuple[tuple[str, ...], IntArray, IntArray]:
+    """Kept ids in the order asked for, the kept rows grouped in that order, and each row's new
+    image position.
+    """
     kept = tuple(keep)
     position = {name: at for at, name in enumerate(ids)}
     old_to_new = np.full(len(ids), -1, dtype=np.int64)
@@ -71,7 +77,9 @@ class Annotations:
         offsets = np.cumsum([0, *(len(part.ids) for part in some[:-1])])
         return Annotations(
             ids,
-            np.concatenate([part.image + offset for part, offset in zip(some, offsets, strict=True)]),
+            np.concatenate(
+                [part.image + offset for part, offset in zip(some, offsets, strict=True)]
+            ),
             np.concatenate([part.boxes for part in some]),
             np.concatenate([part.labels for part in some]),
             np.concatenate([part.ignore for part in some]),
@@ -100,7 +108,9 @@ class Detections:
     def subset(self, ids: Iterable[str]) -> Detections:
         """The same for `ids` only, in that order; KeyError for an id that is not here."""
         kept, rows, image = _rows_of(self.ids, self.image, ids)
-        return Detections(kept, image, self.boxes[rows], self.labels[rows], self.scores[rows], self.probs[rows])
+        return Detections(
+            kept, image, self.boxes[rows], self.labels[rows], self.scores[rows], self.probs[rows]
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

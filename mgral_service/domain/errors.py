@@ -1,4 +1,5 @@
-"""Every error a caller may meet. What is wrong and what to do; all arguments in `args`, so it survives pickling.
+"""Every error a caller may meet. What is wrong and what to do; all arguments in `args`, so it
+survives pickling.
 
 MgralError
 ├── InvalidInput            a request, file or setting is wrong (names the place)
@@ -24,7 +25,9 @@ class MgralError(Exception):
 
 
 class InvalidInput(MgralError):
-    """`where` is a path such as `budget` or `train.json: annotations[3].bbox`; `what` says what to do."""
+    """`where` is a path such as `budget` or `train.json: annotations[3].bbox`; `what` says what to
+    do.
+    """
 
     def __init__(self, where: str, what: str) -> None:
         super().__init__(where, what)
@@ -92,7 +95,9 @@ class LeaseHeld(Conflict):
         self.cycle, self.owner = cycle, owner
 
     def __str__(self) -> str:
-        return f"cycle {self.cycle!r} is being driven by {self.owner}: wait for it or cancel the cycle"
+        return (
+            f"cycle {self.cycle!r} is being driven by {self.owner}: wait for it or cancel the cycle"
+        )
 
 
 class StaleLease(Conflict):

@@ -1,4 +1,6 @@
-"""The lookup table (MGRAL, section 3.5): measured batches, read by the distance of a new batch to them."""
+"""The lookup table (MGRAL, section 3.5): measured batches, read by the distance of a new batch to
+them.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +36,16 @@ class LookupTable:
 
     @classmethod
     def of(cls, records: Sequence[LookupRecord], ids: Sequence[str]) -> LookupTable:
-        """From stored records; `ids` are the observation's. KeyError for a record of images not observed."""
+        """From stored records; `ids` are the observation's. KeyError for a record of images not
+        observed.
+        """
         ordered = sorted(records, key=lambda record: record.index)
         position = {name: at for at, name in enumerate(ids)}
         return cls(
-            tuple(np.array([position[name] for name in record.batch], dtype=np.int64) for record in ordered),
+            tuple(
+                np.array([position[name] for name in record.batch], dtype=np.int64)
+                for record in ordered
+            ),
             np.array([record.sketch for record in ordered], dtype=np.float64),
             np.array([record.score for record in ordered], dtype=np.float64),
             tuple(record.design for record in ordered),

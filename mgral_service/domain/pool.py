@@ -1,4 +1,6 @@
-"""Who is labelled since which cycle, who scores proxies, who is test: the one place that keeps the roles apart."""
+"""Who is labelled since which cycle, who scores proxies, who is test: the one place that keeps the
+roles apart.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from mgral_service.domain.errors import InvalidInput
 class PoolSplit:
     """Roles by image id; disjoint, or the constructor raises InvalidInput.
 
-    labelled    id -> number of the cycle that labelled it (0: before the first), in order of labelling
+    labelled    id -> number of the cycle that labelled it (0: before the first), in order of
+                labelling
     unlabelled  ids a strategy may choose from
     scoring     labelled images that score proxies; never trained on, never chosen
     test        seen by reports only
@@ -31,19 +34,26 @@ class PoolSplit:
             for name in getattr(self, role):
                 if name in owner:
                     raise InvalidInput(
-                        f"image {name}", f"is in {owner[name]} and in {role}: each image may have one role"
+                        f"image {name}",
+                        f"is in {owner[name]} and in {role}: each image may have one role",
                     )
                 owner[name] = role
 
 
-def carve_scoring(labelled: Iterable[str], share: float, rng: np.random.Generator) -> tuple[str, ...]:
-    """The scoring ids to take from the labelled ones when the user names none: `share` of them, at least one.
+def carve_scoring(
+    labelled: Iterable[str], share: float, rng: np.random.Generator
+) -> tuple[str, ...]:
+    """The scoring ids to take from the labelled ones when the user names none: `share` of them, at
+    least one.
 
     At least one image stays to train on; InvalidInput if there are fewer than two.
     """
     ids = sorted(labelled)
     if len(ids) < 2:
-        raise InvalidInput("labelled", "two labelled images at least are needed: one to train on, one to score proxies")
+        raise InvalidInput(
+            "labelled",
+            "two labelled images at least are needed: one to train on, one to score proxies",
+        )
     count = min(max(1, round(share * len(ids))), len(ids) - 1)
     return tuple(sorted(rng.choice(np.array(ids), size=count, replace=False).tolist()))
 

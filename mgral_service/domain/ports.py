@@ -35,7 +35,9 @@ Report = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """All that a strategy may look at. `observation` covers split.labelled and split.unlabelled; `table` only if needed."""
+    """All that a strategy may look at. `observation` covers split.labelled and split.unlabelled;
+    `table` only if needed.
+    """
 
     spec: CycleSpec
     split: PoolSplit
@@ -51,13 +53,17 @@ class QueryStrategy(Protocol):
     needs: frozenset[str]  # columns of the observation; "table" for a lookup table
 
     def select(self, query: Query, rng: np.random.Generator, report: Report) -> Choice:
-        """Exactly min(budget, U) distinct ids of split.unlabelled; same query and rng state, same answer."""
+        """Exactly min(budget, U) distinct ids of split.unlabelled; same query and rng state, same
+        answer.
+        """
         ...
 
 
 class ProxyTrainer(Protocol):
     def train(self, specs: Sequence[ProxySpec]) -> Iterator[ProxyResult]:
-        """Results in the order of completion; a proxy that fails for good gives a result without score."""
+        """Results in the order of completion; a proxy that fails for good gives a result without
+        score.
+        """
         ...
 
 
@@ -91,7 +97,9 @@ class ValueModel(Protocol):
     def fit(self, table: LookupTable) -> None: ...
 
     def estimate(self, batches: Sequence[IntArray]) -> tuple[FloatArray, FloatArray]:
-        """Mean [K] and standard deviation [K] as fractions of mAP; a batch is positions in the observation's ids."""
+        """Mean [K] and standard deviation [K] as fractions of mAP; a batch is positions in the
+        observation's ids.
+        """
         ...
 
     def left_out(self) -> FloatArray:
@@ -107,7 +115,9 @@ class Oracle(Protocol):
 
 class LookupStore(Protocol):
     def put(self, record: LookupRecord, lease: int) -> bool:
-        """Keep a record; False if (cycle, index) has one already (that one stays). StaleLease for a lost lease."""
+        """Keep a record; False if (cycle, index) has one already (that one stays). StaleLease for a
+        lost lease.
+        """
         ...
 
     def records(self, cycle: str) -> tuple[LookupRecord, ...]:
@@ -130,9 +140,11 @@ class CycleStore(Protocol):
         ...
 
     def put(self, record: CycleRecord, lease: int | None) -> None:
-        """Replace. IllegalTransition unless the status stays or moves forward; StaleLease for a lost lease.
+        """Replace. IllegalTransition unless the status stays or moves forward; StaleLease for a
+        lost lease.
 
-        Without lease (the gateway): cancelling and taking annotations, guarded by the transition alone.
+        Without lease (the gateway): cancelling and taking annotations, guarded by the transition
+        alone.
         """
         ...
 
@@ -175,7 +187,9 @@ class EventLog(Protocol):
 
 class DatasetStore(Protocol):
     def add(self, record: DatasetRecord) -> DatasetRecord:
-        """The stored record: this one, or the equal one before it (by spec). AlreadyExists for another spec."""
+        """The stored record: this one, or the equal one before it (by spec). AlreadyExists for
+        another spec.
+        """
         ...
 
     def get(self, name: str) -> DatasetRecord: ...
@@ -197,10 +211,16 @@ class ArtifactStore(Protocol):
     """Arrays too large for the record store, by cycle and name; written whole or not at all."""
 
     def put(
-        self, cycle: str, name: str, arrays: Mapping[str, np.ndarray[Any, Any]], words: Mapping[str, str]
+        self,
+        cycle: str,
+        name: str,
+        arrays: Mapping[str, np.ndarray[Any, Any]],
+        words: Mapping[str, str],
     ) -> None: ...
 
-    def get(self, cycle: str, name: str) -> tuple[Mapping[str, np.ndarray[Any, Any]], Mapping[str, str]] | None:
+    def get(
+        self, cycle: str, name: str
+    ) -> tuple[Mapping[str, np.ndarray[Any, Any]], Mapping[str, str]] | None:
         """None if there is none, or if it is damaged (its digest does not match)."""
         ...
 
@@ -219,5 +239,7 @@ class CycleLauncher(Protocol):
 
 class Selector(Protocol):
     def top(self, cycle: str, budget: int | None) -> Selection:
-        """The stored selection, or with a budget the images the cycle's winner ranks best for that many."""
+        """The stored selection, or with a budget the images the cycle's winner ranks best for that
+        many.
+        """
         ...

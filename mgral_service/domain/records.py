@@ -1,6 +1,7 @@
 """Frozen values that travel between processes, and the words they use.
 
-Every `...Spec` is what a user writes: the body of a request, a table of an experiment file, the flags of the CLI. Its
+Every `...Spec` is what a user writes: the body of a request, a table of an experiment file, the
+flags of the CLI. Its
 defaults are what a user gets who sets nothing; ranges are checked here and nowhere else.
 """
 
@@ -14,7 +15,8 @@ from typing import Any, ClassVar, Literal
 from mgral_service.domain.arrays import FloatArray
 from mgral_service.domain.errors import InvalidInput
 
-_STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}  # read by the codec: unknown keys are refused
+# Read by the codec: unknown keys are refused.
+_STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
 
 
 def _require(where: str, ok: bool, what: str) -> None:
@@ -22,14 +24,15 @@ def _require(where: str, ok: bool, what: str) -> None:
         raise InvalidInput(where, what)
 
 
-# --- datasets ---------------------------------------------------------------------------------------------------------
+# --- datasets -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetSpec:
     """Where a dataset lies and which file gives which role.
 
-    format "coco": `labelled`, `unlabelled`, `scoring`, `test` are COCO JSON files below `root`, images below `images`.
+    format "coco": `labelled`, `unlabelled`, `scoring`, `test` are COCO JSON files below `root`,
+    images below `images`.
     format "voc":  they are names of `ImageSets/Main/*.txt`; `images` is `JPEGImages`.
     `unlabelled` lists images only (annotations in it are refused: labels the service must not see).
     Without `scoring`, `scoring_share` of the labelled images is set apart once, by `seed`.
@@ -60,7 +63,9 @@ class DatasetSpec:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One image file. `id` is `img_` and 20 hex digits of the content's SHA-256: the same file has the same id anywhere."""
+    """One image file. `id` is `img_` and 20 hex digits of the content's SHA-256: the same file has
+    the same id anywhere.
+    """
 
     id: str
     file: str  # path relative to DatasetSpec.root
@@ -70,7 +75,9 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One repaired or refused item of a dataset: which file, which record in it, what was wrong, what was done."""
+    """One repaired or refused item of a dataset: which file, which record in it, what was wrong,
+    what was done.
+    """
 
     file: str
     record: str
@@ -93,7 +100,9 @@ class IngestReport:
 
 @dataclass(frozen=True, slots=True)
 class DatasetRecord:
-    """A registered dataset: its images and their roles at registration (later labels stand in the DatasetStore)."""
+    """A registered dataset: its images and their roles at registration (later labels stand in the
+    DatasetStore).
+    """
 
     spec: DatasetSpec
     classes: tuple[str, ...]
@@ -106,14 +115,15 @@ class DatasetRecord:
     created: float  # seconds since the epoch
 
 
-# --- cycles -----------------------------------------------------------------------------------------------------------
+# --- cycles ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class DetectorSpec:
     """The task detector and its recipe; proxies share everything but `steps`.
 
-    size: training side in pixels (images are squeezed to a square); steps: optimiser steps; batch: images a step.
+    size: training side in pixels (images are squeezed to a square); steps: optimiser steps; batch:
+    images a step.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -125,7 +135,11 @@ class DetectorSpec:
     freeze_backbone: bool = True
 
     def __post_init__(self) -> None:
-        _require("detector.size", 64 <= self.size <= 1024 and self.size % 32 == 0, "a multiple of 32 from 64 to 1024")
+        _require(
+            "detector.size",
+            64 <= self.size <= 1024 and self.size % 32 == 0,
+            "a multiple of 32 from 64 to 1024",
+        )
         _require("detector.steps", self.steps >= 1, "must be 1 or more")
         _require("detector.batch", self.batch >= 2, "must be 2 or more")
         _require("detector.learning_rate", 0 < self.learning_rate < 1, "must lie between 0 and 1")
@@ -136,14 +150,18 @@ class TableSpec:
     """The lookup table: how many proxies, trained how, on which batches, and how the table is read.
 
     records         M, trained proxies
-    min_records     the cycle goes on with this many when some fail for good; None: half of M, at least 4
-    design          batches drawn "tilted" (method.md section 2 row 8) or "uniform" (the paper)
+    min_records     the cycle goes on with this many when some fail for good; None: half of M, at
+                    least 4
+    design          batches drawn "tilted" (domain/design.py) or "uniform" (the paper)
     objective       L_U of a proxy: "isd" or "csd"
     steps           optimiser steps of a proxy
-    actors          proxies trained at the same time; cpus and gpus are each one's share (fractions allowed)
+    actors          proxies trained at the same time; cpus and gpus: each one's share, fractions
+                    allowed
     max_failures    retries of one proxy
     value_model     "ridge" or "idw" (inverse distance, the paper)
-    distance, cutoff  read by "idw" only: "sliced" or "exact" Wasserstein; "query" or "table" threshold (row 7)
+    distance        of "idw": "sliced" or "exact" Wasserstein
+    cutoff          of "idw": records nearer than mean - 1 sd of the "query"'s or the "table"'s
+                    distances count
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -181,11 +199,12 @@ class TableSpec:
 
 @dataclass(frozen=True, slots=True)
 class AgentSpec:
-    """The agent's training (method.md sections 2 and 3).
+    """The agent's training (agent/reinforce.py).
 
     iterations   T, policy gradient steps
     draws        K, batches drawn a step
-    baseline     "rloo" (leave-one-out), "ema", "previous" (the paper's Eq. 1), "paper" (its Eq. 2 as printed)
+    baseline     "rloo" (leave-one-out), "ema", "previous" (the paper's Eq. 1), "paper" (its Eq. 2
+                 as printed)
     memory       lambda of "ema" and "paper"
     lane         images a lane of the walk over the pool; 0: one lane, the paper's
     temperature  tau at the first and the last iteration
@@ -210,7 +229,7 @@ class AgentSpec:
         _require(
             "agent.draws",
             self.baseline != "rloo" or self.draws >= 2,
-            "the leave-one-out baseline needs 2 draws or more: choose another agent.baseline for one draw",
+            "the leave-one-out baseline needs 2 draws: for one choose another agent.baseline",
         )
         _require("agent.memory", 0 <= self.memory < 1, "must lie in [0, 1)")
         _require("agent.lane", self.lane >= 0, "must be 0 (one lane) or more")
@@ -222,9 +241,11 @@ class AgentSpec:
 class CycleSpec:
     """One active learning cycle: choose `budget` images of `dataset`.
 
-    strategy         "mgral", "uniform", "entropy" (mean), "entropy_sum", "entropy_max", "coreset", "entropy_coreset"
-    metric           the reward: "ap50", "ap" (COCO), "voc07" (11-point), "voc12" (area), all at fractions
-    when_uninformed  what selects when the reward's reliability interval reaches zero (method.md section 2, honesty rule)
+    strategy         "mgral", "uniform", "entropy" (mean), "entropy_sum", "entropy_max", "coreset",
+                     "entropy_coreset"
+    metric           the reward: "ap50", "ap" (COCO), "voc07" (11-point), "voc12" (area), all at
+                     fractions
+    when_uninformed  what selects when the reward's reliability interval reaches zero
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -241,14 +262,20 @@ class CycleSpec:
     def __post_init__(self) -> None:
         _require("budget", self.budget >= 1, "must be 1 or more")
         _require("seed", 0 <= self.seed < 2**63, "must be 0 or more")
-        _require("when_uninformed", self.when_uninformed != "mgral", "must be a strategy that needs no reward")
+        _require(
+            "when_uninformed",
+            self.when_uninformed != "mgral",
+            "must be a strategy that needs no reward",
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class ExperimentSpec:
-    """A whole experiment without the gateway: `cycles` rounds on a dataset whose held-back labels an oracle reveals.
+    """A whole experiment without the gateway: `cycles` rounds on a dataset whose held-back labels
+    an oracle reveals.
 
-    initial: labelled images at the start, drawn by the cycle's seed from `dataset.labelled`; the rest is the pool.
+    initial: labelled images at the start, drawn by the cycle's seed from `dataset.labelled`; the
+    rest is the pool.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -260,7 +287,9 @@ class ExperimentSpec:
     def __post_init__(self) -> None:
         _require("initial", self.initial >= 2, "must be 2 or more")
         _require("cycles", self.cycles >= 1, "must be 1 or more")
-        _require("cycle.dataset", self.cycle.dataset == self.dataset.name, "must equal dataset.name")
+        _require(
+            "cycle.dataset", self.cycle.dataset == self.dataset.name, "must equal dataset.name"
+        )
 
 
 class Status(StrEnum):
@@ -310,7 +339,9 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class CycleRecord:
-    """A cycle as the store keeps it. `number` is 1 for the dataset's first cycle; `job` the last driver's Ray job."""
+    """A cycle as the store keeps it. `number` is 1 for the dataset's first cycle; `job` the last
+    driver's Ray job.
+    """
 
     id: str
     spec: CycleSpec
@@ -325,7 +356,9 @@ class CycleRecord:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`done` of `total` in `phase` (a Status value); `figures` are numbers worth showing, such as the reward."""
+    """`done` of `total` in `phase` (a Status value); `figures` are numbers worth showing, such as
+    the reward.
+    """
 
     phase: str
     done: int
@@ -335,19 +368,23 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of a cycle's story: `id` orders it (a Redis Stream id), `kind` such as "cycle.state_changed"."""
+    """One line of a cycle's story: `id` orders it (a Redis Stream id), `kind` such as
+    "cycle.state_changed".
+    """
 
     id: str
     kind: str
     data: Mapping[str, Any]
 
 
-# --- the table --------------------------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class DesignedBatch:
-    """A batch to train a proxy on, and the design that drew it ("tilted", "uniform" or a strategy's name)."""
+    """A batch to train a proxy on, and the design that drew it ("tilted", "uniform" or a strategy's
+    name).
+    """
 
     batch: tuple[str, ...]
     design: str
@@ -355,7 +392,9 @@ class DesignedBatch:
 
 @dataclass(frozen=True, slots=True)
 class ProxySpec:
-    """One proxy to train: on `labelled` with labels and `batch` without, everything random from `seed`."""
+    """One proxy to train: on `labelled` with labels and `batch` without, everything random from
+    `seed`.
+    """
 
     index: int
     labelled: tuple[str, ...]
@@ -365,7 +404,9 @@ class ProxySpec:
 
 @dataclass(frozen=True, slots=True)
 class ProxyResult:
-    """score: mAP on the scoring images as a fraction, or None with the first `cause` of a failure for good."""
+    """score: mAP on the scoring images as a fraction, or None with the first `cause` of a failure
+    for good.
+    """
 
     index: int
     score: float | None
@@ -375,9 +416,10 @@ class ProxyResult:
 
 @dataclass(frozen=True, slots=True)
 class LookupRecord:
-    """One row of the table (method.md section 2 row 12): immutable, one per (cycle, index).
+    """One row of the table (MGRAL, section 3.5): immutable, one per (cycle, index).
 
-    sketch: the batch's embeddings as quantiles along fixed directions, flattened (domain/transport.py).
+    sketch: the batch's embeddings as quantiles along fixed directions, flattened
+    (domain/transport.py).
     """
 
     cycle: str
@@ -391,7 +433,7 @@ class LookupRecord:
     source: Literal["semi_supervised"] = "semi_supervised"
 
 
-# --- what a cycle gives -----------------------------------------------------------------------------------------------
+# --- what a cycle gives ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,7 +458,9 @@ class SelectedImage:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The answer of a cycle. `strategy` is what chose in the end: the agent, or the rival that beat it."""
+    """The answer of a cycle. `strategy` is what chose in the end: the agent, or the rival that beat
+    it.
+    """
 
     cycle: str
     dataset: str
@@ -453,7 +497,9 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class RewardPoint:
-    """One iteration of the agent's training: mean and best reward of its draws, loss, value of the greedy top-B if taken."""
+    """One iteration of the agent's training: mean and best reward of its draws, loss, value of the
+    greedy top-B if taken.
+    """
 
     iteration: int
     reward: float
@@ -464,7 +510,9 @@ class RewardPoint:
 
 @dataclass(frozen=True, slots=True)
 class TablePoint:
-    """A record as the report shows it; `estimated` is the value model's answer with this record left out."""
+    """A record as the report shows it; `estimated` is the value model's answer with this record
+    left out.
+    """
 
     index: int
     design: str
@@ -491,7 +539,8 @@ class Choice:
     """What a strategy answers: B distinct ids, best first, each with its score [B] and a reason.
 
     strategy   what chose: the strategy's own name, or for "mgral" the winner of its portfolio
-    agent      the trained policy's weights by name, and per-image values of other rankings; empty for classical ones
+    agent      the trained policy's weights by name, and per-image values of other rankings; empty
+               for classical ones
     """
 
     strategy: str
@@ -513,7 +562,9 @@ class PhaseTime:
 
 @dataclass(frozen=True, slots=True)
 class CycleReport:
-    """A cycle in figures. mAP is a fraction by `metric`; None where there is no such split or no annotations yet."""
+    """A cycle in figures. mAP is a fraction by `metric`; None where there is no such split or no
+    annotations yet.
+    """
 
     cycle: str
     spec: CycleSpec
@@ -535,7 +586,8 @@ class CycleReport:
 class Reconciliation:
     """How posted annotations met the selection they answer.
 
-    matched: selected images that were annotated; unknown: posted images that were not selected or do not exist;
+    matched: selected images that were annotated; unknown: posted images that were not selected or
+    do not exist;
     missing: selected images not posted; refused: boxes or images that are wrong, with the reason.
     """
 
