@@ -52,3 +52,49 @@ class LookupTable:
             np.array([record.index for record in ordered], dtype=np.int64),
             np.array([record.seconds for record in ordered], dtype=np.float64),
         )
+
+
+TOUCHING = 1e-9  # a nearer record counts as this far, embedding units
+
+
+@dataclass(frozen=True, slots=True)
+class MapEstimate:
+    """value: fraction of mAP; support: records it rests on; effective: their number by weight."""
+
+    value: float
+    support: int
+    effective: float
+
+
+def estimate_map(distances: FloatArray, maps: FloatArray, cutoff: float) -> MapEstimate | None:
+    """Inverse-distance mean over the records nearer than `cutoff`; None if there are none (MGRAL,
+    section 3.5).
+
+    distances [M]  from batch to record, Wasserstein, embedding units, >= 0
+    maps      [M]  fraction in [0, 1]
+    """
+    near = distances < cutoff
+    if not near.any():
+        return None
+    weights = 1.0 / np.maximum(distances[near], TOUCHING)
+    weights = weights / weights.sum()
+    return MapEstimate(
+        float(weights @ maps[near]),
+        support=int(near.sum()),
+        effective=float(1.0 / (weights @ weights)),
+    )
+
+
+def query_cutoff(distances: FloatArray) -> float:
+    """The paper's threshold read per query: mean - 1 sd of this query's distances [M] (method.md
+    section 2 row 7).
+    """
+    return float(distances.mean() - distances.std())
+
+
+def table_cutoff(pairs: FloatArray) -> float:
+    """The same read once for the table: mean - 1 sd of the distances [M, M] between different
+    records.
+    """
+    apart = pairs[np.triu_indices(len(pairs), k=1)]
+    return float(apart.mean() - apart.std()) if apart.size else 0.0

@@ -4,12 +4,14 @@ roles apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from mgral_service.domain.boxes import Annotations
 from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.records import DatasetRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +74,13 @@ def label(split: PoolSplit, ids: Iterable[str], cycle: int) -> PoolSplit:
         split.scoring,
         split.test,
     )
+
+
+def split_of(dataset: DatasetRecord, labels: Sequence[Annotations]) -> PoolSplit:
+    """The roles now: as registered, then moved by the annotations of each cycle since, in order."""
+    split = PoolSplit(
+        dict.fromkeys(dataset.labelled, 0), dataset.unlabelled, dataset.scoring, dataset.test
+    )
+    for number, answered in enumerate(labels, start=1):
+        split = label(split, answered.ids, number)
+    return split

@@ -1,0 +1,358 @@
+"""The `mgral` command: parse, wire, print. Data goes to stdout, progress and errors to stderr."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import socket
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mgral_service import __version__, codec, settings, wiring
+from mgral_service.client import RESTING, Client, Refused
+from mgral_service.console import Display
+from mgral_service.domain.errors import (
+    Conflict,
+    InvalidInput,
+    MgralError,
+    NotFound,
+    Unavailable,
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Active learning for object detection: which images should be labelled next?",
+)
+cycles = typer.Typer(no_args_is_help=True, help="Start and follow cycles of a running service.")
+data = typer.Typer(no_args_is_help=True, help="Make, register and list datasets.")
+app.add_typer(cycles, name="cycle")
+app.add_typer(data, name="data")
+
+out, err = Console(soft_wrap=True), Console(stderr=True)
+EXIT = {NotFound: 3, Conflict: 4, Refused: 5, InvalidInput: 6, Unavailable: 75}
+
+
+class Output(StrEnum):
+    table = "table"
+    json = "json"
+
+
+Out = Annotated[Output, typer.Option("--output", "-o", help="What stdout gets.")]
+
+
+def main() -> None:
+    """Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 refused, 6 invalid input,
+    75 try again.
+    """
+    try:
+        app()
+    except MgralError as error:
+        err.print(f"mgral: {error}", style="red", highlight=False, markup=False)
+        code = next((code for kind, code in EXIT.items() if isinstance(error, kind)), 1)
+        raise SystemExit(code) from None
+
+
+def _client() -> Client:
+    known = settings.from_environment()
+    return Client(known.url, known.token.get_secret_value() if known.token else None)
+
+
+def _json(value: Any) -> None:
+    out.print_json(json.dumps(value))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    out.print(__version__)
+
+
+# --- the service --------------------------------------------------------------------------------
+
+
+@app.command()
+def up(
+    detach: Annotated[bool, typer.Option(help="Run in the background.")] = False,
+) -> None:
+    """Start the service here: store, Ray and gateway, on MGRAL_HOST:MGRAL_PORT."""
+    from mgral_service import service
+
+    known = settings.from_environment()
+    if detach:
+        log = known.home / "up.log"
+        url = service.up_detached(known, log)
+        err.print(f"mgral answers at {url}; log in {log}; stop it with `mgral down`")
+    else:
+        service.up(known, err.print)
+
+
+@app.command()
+def down() -> None:
+    """Stop the service that `mgral up` started."""
+    from mgral_service import service
+
+    known = settings.from_environment()
+    err.print("stopped" if service.down(known) else f"no service runs in {known.home}")
+
+
+@app.command()
+def doctor(output: Out = Output.table) -> None:
+    """Check store, cluster, GPU, write access and image decoding; each line says what to do."""
+    from mgral_service.doctor import checks
+
+    found = checks(settings.from_environment())
+    if output is Output.json:
+        _json([codec.plain(one) for one in found])
+    else:
+        table = Table("check", "state", "detail")
+        for one in found:
+            colour = {"ok": "green", "warning": "yellow", "failed": "red"}[one.state]
+            table.add_row(one.name, f"[{colour}]{one.state}[/]", one.detail)
+        out.print(table)
+    if any(one.state == "failed" for one in found):
+        raise typer.Exit(1)
+
+
+# --- without the gateway ------------------------------------------------------------------------
+
+
+@app.command()
+def run(
+    file: Annotated[Path | None, typer.Argument(help="An experiment file (TOML).")] = None,
+    cycle: Annotated[str | None, typer.Option(help="Drive this cycle of the service.")] = None,
+    to: Annotated[Path, typer.Option("--out", help="Folder for results.")] = Path("out/run"),
+) -> None:
+    """Run a whole experiment from FILE, or drive one cycle (what `POST /cycles` submits to Ray).
+
+    Run again after an interruption, it goes on where it stopped.
+    """
+    if (file is None) == (cycle is None):
+        raise typer.BadParameter("give either FILE or --cycle")
+    known = settings.from_environment()
+    with Display(err) as show:
+        if cycle is not None:
+            from mgral_service.driver import drive
+
+            owner = f"{socket.gethostname()}/{os.getpid()}"
+            record = drive(cycle, wiring.driver_ports(known), owner, show)
+            problem = record.problem
+            if problem is not None:
+                raise MgralError(f"{problem.code}: {problem.detail}")
+            return
+        assert file is not None
+        from mgral_service.experiment import run_experiment
+
+        known = known.model_copy(update={"home": known.home.resolve()})
+        answers = run_experiment(settings.experiment(file), known, show, to)
+    table = Table("cycle", "chosen by", "images", "mAP before", "mAP after", title=str(file))
+    for number, (selection, report) in enumerate(answers, start=1):
+        before, after = report.test_before, report.test_after
+        if after is None:
+            before, after = report.scoring_before, report.scoring_after
+        row = [str(number), selection.strategy, str(len(selection.images))]
+        table.add_row(*row, *("-" if x is None else f"{x:.4f}" for x in (before, after)))
+    out.print(table)
+    for _, report in answers:
+        for sentence in report.words:
+            out.print(f"  {sentence}", highlight=False)
+    out.print(f"selections, reports and figures: {to}")
+
+
+@app.command()
+def demo(
+    folder: Annotated[
+        Path | None, typer.Argument(help="images/, train.json, test.json; none: digit scenes")
+    ] = None,
+    to: Annotated[Path, typer.Option("--out", help="Folder for results.")] = Path("out/demo"),
+    seed: int = 0,
+) -> None:
+    """One MGRAL round with every real part, through the HTTP API; leaves nothing running."""
+    from mgral_service.demo import run_demo
+
+    run_demo(folder, to, seed, out, err)
+
+
+# --- cycles of a running service ----------------------------------------------------------------
+
+
+@cycles.command("start")
+def start(
+    dataset: Annotated[str | None, typer.Argument(help="A registered dataset.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Images to choose.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A CycleSpec as JSON.")] = None,
+    strategy: Annotated[str | None, typer.Option()] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    key: Annotated[str | None, typer.Option("--idempotency-key")] = None,
+    wait: Annotated[bool, typer.Option(help="Follow it to its selection.")] = False,
+) -> None:
+    """Start a cycle; prints its id. Options override the values of --file."""
+    spec: dict[str, Any] = json.loads(file.read_text()) if file else {}
+    given = {"dataset": dataset, "budget": budget, "strategy": strategy, "seed": seed}
+    spec |= {name: value for name, value in given.items() if value is not None}
+    answer = _client().start(spec, key)
+    out.print(answer["id"], highlight=False)
+    if wait:
+        watch(answer["id"])
+
+
+@cycles.command("watch")
+def watch(cycle: str) -> None:
+    """Follow a cycle until it rests: SELECTED, SUCCEEDED, FAILED or CANCELLED."""
+    client = _client()
+    with Display(err) as show:
+        for kind, event in client.events(cycle, frozenset(RESTING)):
+            show(kind, event)
+    record = client.cycle(cycle)
+    err.print(f"{cycle} is {record['status']}", highlight=False)
+    if record["status"] in {"FAILED", "CANCELLED"}:
+        if record.get("problem"):
+            err.print(record["problem"]["detail"], highlight=False, markup=False)
+        raise typer.Exit(1)
+
+
+@cycles.command("ls")
+def list_cycles(limit: int = 20, output: Out = Output.table) -> None:
+    """The newest cycles."""
+    page = _client().call("GET", "/cycles", params={"page_size": limit})
+    if output is Output.json:
+        return _json(page)
+    table = Table("cycle", "dataset", "strategy", "budget", "status")
+    for one in page["cycles"]:
+        spec = one["spec"]
+        table.add_row(
+            one["id"], spec["dataset"], spec["strategy"], str(spec["budget"]), one["status"]
+        )
+    return out.print(table)
+
+
+@cycles.command("show")
+def show_cycle(cycle: str) -> None:
+    """One cycle as JSON."""
+    _json(_client().cycle(cycle))
+
+
+@cycles.command("cancel")
+def cancel(cycle: str) -> None:
+    """Cancel a cycle and free what it uses."""
+    err.print(f"{cycle} is {_client().call('POST', f'/cycles/{cycle}/cancel')['status']}")
+
+
+@cycles.command("resume")
+def resume(cycle: str) -> None:
+    """Give a cycle whose driver died a new one at once (the service does so by itself, later)."""
+    err.print(f"{cycle} is {_client().call('POST', f'/cycles/{cycle}/resume')['status']}")
+
+
+@cycles.command("report")
+def show_report(cycle: str) -> None:
+    """A cycle's report as JSON."""
+    _json(_client().call("GET", f"/cycles/{cycle}/report"))
+
+
+class Format(StrEnum):
+    table = "table"
+    json = "json"
+    csv = "csv"
+    coco = "coco"
+
+
+@app.command()
+def select(
+    cycle: str,
+    budget: Annotated[int | None, typer.Option(help="Rank again for this many.")] = None,
+    output: Annotated[Format, typer.Option("--output", "-o")] = Format.table,
+) -> None:
+    """The images to annotate, best first, each with its reason."""
+    client = _client()
+    if output is Format.coco:
+        query: dict[str, Any] = {"format": "coco"} | ({"budget": budget} if budget else {})
+        return _json(client.call("GET", f"/selections/{cycle}", params=query))
+    selection = client.selection(cycle, budget)
+    if output is Format.json:
+        return _json(selection)
+    rows = [
+        [str(one["rank"]), one["image_id"], f"{one['score']:.6g}", one["reason"]]
+        for one in selection["images"]
+    ]
+    names = ["rank", "image_id", "score", "reason"]
+    if output is Format.csv:
+        return csv.writer(sys.stdout).writerows([names, *rows])
+    table = Table(*names, title=f"chosen by {selection['strategy']}")
+    for row in rows:
+        table.add_row(*row)
+    return out.print(table)
+
+
+@app.command()
+def annotate(
+    cycle: str,
+    file: Annotated[Path, typer.Argument(help="COCO JSON from the annotation tool.")],
+    partial: Annotated[bool, typer.Option(help="Accept an incomplete answer.")] = False,
+) -> None:
+    """Send the annotations of a selection back; the detector is then retrained."""
+    try:
+        answer = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise InvalidInput(str(file), f"is no readable JSON: {error}") from None
+    query = {"partial": "true"} if partial else {}
+    _json(_client().call("POST", f"/cycles/{cycle}/annotations", json=answer, params=query))
+
+
+# --- data ---------------------------------------------------------------------------------------
+
+
+@data.command("digits")
+def digits(
+    to: Annotated[Path, typer.Option("--out", help="A new folder.")],
+    images: Annotated[int, typer.Option(min=4)] = 600,
+    size: Annotated[int, typer.Option(min=64)] = 160,
+    seed: int = 0,
+) -> None:
+    """Write scenes of real handwritten digits as a COCO folder."""
+    from mgral_service.datasets.digits import write_digits
+
+    with Display(err) as show:
+        folder = write_digits(
+            to, images, size=size, seed=seed, report=lambda p: show("progress", codec.plain(p))
+        )
+    out.print(str(folder), highlight=False)
+
+
+@data.command("add")
+def add_dataset(
+    name: str,
+    root: Path,
+    format: Annotated[str, typer.Option(help="coco or voc")] = "coco",
+    images: Annotated[str | None, typer.Option()] = None,
+    labelled: Annotated[str | None, typer.Option()] = None,
+    unlabelled: Annotated[str | None, typer.Option()] = None,
+    scoring: Annotated[str | None, typer.Option()] = None,
+    test: Annotated[str | None, typer.Option()] = None,
+) -> None:
+    """Register a dataset; prints what was accepted, repaired and refused."""
+    given = {
+        "name": name,
+        "root": str(root.resolve()),
+        "format": format,
+        "images": images,
+        "labelled": labelled,
+        "unlabelled": unlabelled,
+        "scoring": scoring,
+        "test": test,
+    }
+    _json(_client().add_dataset({key: value for key, value in given.items() if value is not None}))
+
+
+@data.command("ls")
+def list_datasets() -> None:
+    """Registered datasets as JSON."""
+    _json(_client().call("GET", "/datasets"))

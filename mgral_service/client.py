@@ -1,0 +1,131 @@
+"""A thin client of the gateway: what the CLI and the demo speak through."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import httpx2 as httpx
+
+from mgral_service.domain.errors import Conflict, InvalidInput, MgralError, NotFound, Unavailable
+
+RESTING = {"SELECTED", "SUCCEEDED", "FAILED", "CANCELLED"}
+
+
+class Refused(MgralError):
+    """401 or 403: the token is missing or wrong."""
+
+
+class Client:
+    """Raises the errors of `domain.errors` for problems, with the service's own words."""
+
+    def __init__(self, url: str, token: str | None = None, timeout_s: float = 300.0) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s)
+        self._url = url
+
+    def call(self, method: str, path: str, **options: Any) -> Any:
+        """JSON of a 2xx answer, or text if it is none."""
+        try:
+            answer = self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise Unavailable(f"the service at {self._url}", type(error).__name__) from error
+        if answer.status_code >= 400:
+            raise _error_of(answer)
+        if "json" in answer.headers.get("content-type", ""):
+            return answer.json()
+        return answer.text
+
+    def ready(self) -> bool:
+        try:
+            return bool(self._http.get("/readyz", timeout=5).status_code == 200)
+        except httpx.HTTPError:
+            return False
+
+    def add_dataset(self, spec: Mapping[str, Any]) -> Any:
+        return self.call("POST", "/datasets", json=spec)
+
+    def start(self, spec: Mapping[str, Any], key: str | None = None) -> Any:
+        headers = {"Idempotency-Key": key} if key else {}
+        return self.call("POST", "/cycles", json=spec, headers=headers)
+
+    def cycle(self, name: str) -> Any:
+        return self.call("GET", f"/cycles/{name}")
+
+    def selection(self, name: str, budget: int | None = None) -> Any:
+        """The whole selection: all pages joined."""
+        first: Any = None
+        token = ""
+        while True:
+            query: dict[str, Any] = {"page_size": 1000}
+            query |= {"budget": budget} if budget else {}
+            query |= {"page_token": token} if token else {}
+            page = self.call("GET", f"/selections/{name}", params=query)
+            if first is None:
+                first = page
+            else:
+                first["images"] += page["images"]
+            token = page.get("next_page_token") or ""
+            if not token:
+                return first
+
+    def events(self, name: str, rest_at: frozenset[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Events until the cycle's status is in `rest_at`; reconnects where the stream broke off."""
+        last = ""
+        while True:
+            headers = {"Last-Event-ID": last} if last else {}
+            try:
+                with self._http.stream("GET", f"/cycles/{name}/events", headers=headers) as answer:
+                    if answer.status_code == 204:
+                        return
+                    if answer.status_code >= 400:
+                        answer.read()
+                        raise _error_of(answer)
+                    for event, kind, data in _server_sent(answer.iter_lines()):
+                        last = event or last
+                        yield kind, data
+                        if kind == "cycle.state_changed" and data.get("status") in rest_at:
+                            return
+            except httpx.HTTPError:
+                pass  # the next turn continues after `last`
+            if self.cycle(name)["status"] in rest_at:
+                return
+            time.sleep(1)
+
+
+def _server_sent(lines: Iterator[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(id, event, data) of each event of a text/event-stream."""
+    last, kind, data = "", "message", ""
+    for line in lines:
+        if line.startswith("id:"):
+            last = line[3:].strip()
+        elif line.startswith("event:"):
+            kind = line[6:].strip()
+        elif line.startswith("data:"):
+            data += line[5:].strip()
+        elif not line and data:
+            yield last, kind, json.loads(data)
+            kind, data = "message", ""
+
+
+def _error_of(answer: httpx.Response) -> MgralError:
+    """The error that a problem (RFC 9457) stands for."""
+    try:
+        problem = answer.json()
+    except ValueError:
+        problem = {}
+    detail = str(problem.get("detail") or answer.reason_phrase)
+    for fault in problem.get("errors") or []:
+        detail += f"\n  {fault.get('pointer', '')} {fault.get('detail', '')}"
+    code = answer.status_code
+    if code in {401, 403}:
+        return Refused(detail)
+    if code == 404:
+        return NotFound("resource", str(answer.url.path))
+    if code == 409:
+        return Conflict(detail)
+    if code in {429, 503, 504}:
+        return Unavailable("the service", detail)
+    return InvalidInput("request", detail) if code < 500 else MgralError(detail)

@@ -1,0 +1,60 @@
+"""Drivers as Ray jobs: `POST /cycles` starts the same command that `ray job submit` runs by hand."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+from ray.job_submission import JobSubmissionClient
+
+from mgral_service.domain.errors import Unavailable
+
+
+class RayJobLauncher:
+    """CycleLauncher over the Jobs API at `address` (the dashboard's, such as
+    http://127.0.0.1:8265).
+
+    The job inherits the cluster's environment: secrets travel there and not through the API, where
+    anyone with the token could read them. `gpus` are the driver's own, for the task detector.
+    """
+
+    def __init__(self, address: str, gpus: float = 0.0) -> None:
+        self._address, self._gpus = address, gpus
+
+    def launch(self, cycle: str, attempt: int) -> str:
+        job = f"mgral-{cycle}-a{attempt}"
+        command = [sys.executable, "-m", "mgral_service", "run", "--cycle", cycle]
+        try:
+            return str(
+                self._client().submit_job(
+                    entrypoint=shlex.join(command),
+                    submission_id=job,
+                    entrypoint_num_gpus=self._gpus or None,
+                    metadata={"cycle": cycle, "attempt": str(attempt)},
+                )
+            )
+        except RuntimeError as error:
+            if "already exists" in str(error):  # the same attempt twice is one job
+                return job
+            raise Unavailable("the cluster's Jobs API", str(error).splitlines()[0]) from error
+
+    def cancel(self, job: str) -> None:
+        try:
+            self._client().stop_job(job)
+        except RuntimeError as error:
+            if "does not exist" not in str(error):
+                raise Unavailable("the cluster's Jobs API", str(error).splitlines()[0]) from error
+
+    def alive(self, job: str) -> bool:
+        try:
+            return not self._client().get_job_status(job).is_terminal()
+        except RuntimeError as error:
+            if "does not exist" in str(error):
+                return False
+            raise Unavailable("the cluster's Jobs API", str(error).splitlines()[0]) from error
+
+    def _client(self) -> JobSubmissionClient:
+        try:
+            return JobSubmissionClient(self._address)
+        except (ConnectionError, RuntimeError) as error:
+            raise Unavailable("the cluster's Jobs API", str(error).splitlines()[0]) from error

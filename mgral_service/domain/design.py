@@ -1,0 +1,139 @@
+"""Which batches fill the table (method.md section 2 row 8): tilted, uniform, and one from each
+cheap strategy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.boxes import PoolObservation
+from mgral_service.domain.features import ImageColumns, image_columns
+from mgral_service.domain.records import DesignedBatch
+
+CHEAP = ("entropy", "coreset", "entropy_coreset", "entropy_sum", "entropy_max")  # of `classical`
+TILTS = (0.5, 1.0, 1.5)  # tau, standard deviations of a tilt's score
+UNIFORM_SHARE = 0.15
+_CELLS = 8  # clusters of a tilt
+
+
+def draw(
+    kind: Literal["tilted", "uniform"],
+    count: int,
+    budget: int,
+    observation: PoolObservation,
+    labelled: IntArray,
+    unlabelled: IntArray,
+    classical: Mapping[str, IntArray],
+    rng: np.random.Generator,
+) -> tuple[DesignedBatch, ...]:
+    """`count` batches of min(budget, U) unlabelled images; the same arguments and rng state give
+    the same.
+
+    "uniform": all uniform at random (the paper). "tilted": the batches of `classical`, by name (at
+    most a third of `count`, equal ones once), 15 % uniform for calibration, the rest tilted.
+    `labelled`, `unlabelled` and the batches of `classical` are positions in `observation.ids`;
+    their order does not matter. ValueError for a classical batch of another size or other images.
+    """
+    ids = observation.ids
+    pool = tuple(sorted(ids[at] for at in unlabelled))
+    size = min(budget, len(pool))
+    if kind == "uniform":
+        return tuple(_uniform(pool, size, rng) for _ in range(count))
+    named = {name: tuple(ids[at] for at in batch) for name, batch in classical.items()}
+    batches = _classical(named, set(pool), size, count // 3)
+    plain = max(1, round(UNIFORM_SHARE * count))
+    batches += [_uniform(pool, size, rng) for _ in range(plain)]
+    paid = sorted(ids[at] for at in labelled)
+    columns = image_columns(observation.subset([*paid, *pool]), np.arange(len(paid)))
+    for scores in _tilts(_pool_rows(columns, len(paid)), count - len(batches), rng):
+        chosen = gumbel_top(scores, size, rng)
+        batches.append(DesignedBatch(tuple(pool[at] for at in chosen), "tilted"))
+    return tuple(batches[:count])
+
+
+def gumbel_top(scores: FloatArray, size: int, rng: np.random.Generator) -> IntArray:
+    """[size] positions drawn without replacement, each pick in proportion to exp(scores)."""
+    return np.argsort(-(scores + rng.gumbel(size=len(scores))), kind="stable")[:size]
+
+
+def _uniform(pool: tuple[str, ...], size: int, rng: np.random.Generator) -> DesignedBatch:
+    chosen = rng.permutation(len(pool))[:size]
+    return DesignedBatch(tuple(pool[at] for at in chosen), "uniform")
+
+
+def _classical(
+    classical: Mapping[str, Sequence[str]], pool: set[str], size: int, most: int
+) -> list[DesignedBatch]:
+    """One batch a strategy, in the mapping's order; ValueError for one that is not `size` ids of
+    the pool.
+    """
+    batches: list[DesignedBatch] = []
+    met: set[frozenset[str]] = set()
+    for name, ids in classical.items():
+        batch = frozenset(ids)
+        if len(batch) != size or not batch <= pool:
+            raise ValueError(f"the batch of {name!r} is not {size} distinct unlabelled ids")
+        if batch not in met and len(batches) < most:
+            met.add(batch)
+            batches.append(DesignedBatch(tuple(ids), name))
+    return batches
+
+
+def _pool_rows(columns: ImageColumns, labelled: int) -> ImageColumns:
+    return ImageColumns(
+        columns.points[labelled:],
+        columns.components[labelled:],
+        columns.uncertainty[labelled:],
+        columns.novelty[labelled:],
+        columns.evidence[labelled:],
+    )
+
+
+def _tilts(pool: ImageColumns, count: int, rng: np.random.Generator) -> list[FloatArray]:
+    """`count` score vectors [U] of spread tau: v . phi_i + cluster, class and uncertainty effects,
+    all random.
+
+    They come in opposite pairs, so that the table's mean stays near the pool's.
+    """
+    tilts: list[FloatArray] = []
+    whitened = _unit(pool.components)
+    doubts = _unit(np.concatenate([pool.uncertainty, pool.novelty[:, None]], axis=1))
+    classes = _unit(np.log1p(pool.evidence))
+    for turn in range(0, count, 2):
+        parts = [
+            _random_mix(whitened, rng),
+            _random_mix(classes, rng),
+            _random_mix(doubts, rng),
+            _cluster_effect(pool.points, rng),
+        ]
+        score = _unit(np.stack(parts, axis=1) @ rng.standard_normal(len(parts)))
+        tau = TILTS[(turn // 2) % len(TILTS)]
+        tilts += [tau * score, -tau * score]
+    return tilts[:count]
+
+
+def _random_mix(columns: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """[U] of unit spread: the columns [U, C] along a random direction; zeros if none of them
+    varies.
+    """
+    return _unit(columns @ rng.standard_normal(columns.shape[1]))
+
+
+def _cluster_effect(points: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """[U] of unit spread: a random number for each cell around a few random images."""
+    anchors = points[rng.permutation(len(points))[:_CELLS]]
+    squares = (anchors**2).sum(axis=1) - 2.0 * (points @ anchors.T)
+    return _unit(rng.standard_normal(len(anchors))[squares.argmin(axis=1)])
+
+
+def _unit(values: FloatArray) -> FloatArray:
+    """Mean 0 and standard deviation 1 along the first axis; 0 where constant."""
+    centred = values - values.mean(axis=0)
+    spread = centred.std(axis=0)
+    return np.asarray(
+        np.where(spread > 1e-12, centred / np.where(spread > 1e-12, spread, 1.0), 0.0)
+    )

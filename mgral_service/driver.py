@@ -1,0 +1,227 @@
+"""The process that drives a cycle: it takes the lease, does what the status asks for, and writes
+how that ended.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mgral_service import codec, cycle
+from mgral_service.domain.boxes import PoolObservation
+from mgral_service.domain.errors import (
+    Conflict,
+    IllegalTransition,
+    LeaseHeld,
+    MgralError,
+    StaleLease,
+    Unavailable,
+)
+from mgral_service.domain.pool import PoolSplit, split_of
+from mgral_service.domain.ports import ArtifactStore, Report
+from mgral_service.domain.records import (
+    CycleRecord,
+    CycleReport,
+    LookupRecord,
+    Problem,
+    Progress,
+    Selection,
+    Status,
+)
+from mgral_service.store import Stores
+from mgral_service.store.artifacts import arrays_to_observation, observation_to_arrays
+
+LEASE_S = 15.0  # a dead driver's cycle can be taken over after this long
+PROGRESS_S = 0.5  # between two progress events of one phase
+
+Tell = Callable[[str, Mapping[str, Any]], None]
+"""Shows an event (kind, data) to whoever watches the driver's own process."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DriverPorts:
+    """`workbench` loads the images of a cycle: called once, when the lease is held."""
+
+    stores: Stores
+    artifacts: ArtifactStore
+    workbench: Callable[[CycleRecord, PoolSplit, Report], cycle.Workbench]
+
+
+def drive(
+    name: str, ports: DriverPorts, owner: str, tell: Tell = lambda kind, data: None
+) -> CycleRecord:
+    """Bring a cycle to its next resting place: SELECTED, SUCCEEDED or FAILED.
+
+    A cycle that waits for annotations or has ended is left as it is. Raises LeaseHeld while another
+    driver lives, StaleLease or IllegalTransition when the cycle was taken away or cancelled, and
+    Unavailable when the store is gone for good: all of them leave the cycle as it stands.
+    """
+    record = ports.stores.cycles.get(name)
+    if not record.status.driven:
+        return record
+    with _leased(name, ports, owner, tell) as journal:
+        try:
+            _work(journal, ports)
+        except (Conflict, Unavailable):
+            raise
+        except Exception as error:
+            journal.fail(error)
+            if not isinstance(error, MgralError):
+                raise
+    return ports.stores.cycles.get(name)
+
+
+def _work(journal: StoredJournal, ports: DriverPorts) -> None:
+    record = journal.record
+    labels = ports.stores.datasets.labels(record.spec.dataset)
+    text = ports.stores.cycles.document(record.id, "split")
+    if text is None:
+        dataset = ports.stores.datasets.get(record.spec.dataset)
+        split = split_of(dataset, [answered for _, answered in labels])
+        journal.keep("split", split)
+    else:
+        split = codec.decode(PoolSplit, text)  # later answers to other cycles change nothing here
+    bench = ports.workbench(record, split, journal.progress)
+    if record.status.order < Status.SELECTED.order:
+        cycle.run(bench, journal)
+    else:
+        answers = dict(labels)[record.id]
+        cycle.evaluate(bench, answers, journal)
+
+
+class StoredJournal:
+    """cycle.Journal over the stores. Each write carries the lease, so a driver that lost it is
+    refused; each call raises what the heartbeat found.
+    """
+
+    def __init__(self, record: CycleRecord, lease: int, ports: DriverPorts, tell: Tell) -> None:
+        self.record, self.lease, self._watcher = record, lease, tell
+        self._stores, self._artifacts = ports.stores, ports.artifacts
+        self._lost: MgralError | None = None
+        self._told: tuple[str, float] = ("", 0.0)
+
+    def heartbeat(self) -> None:
+        """Renew the lease and look whether the cycle was cancelled."""
+        try:
+            self._stores.cycles.renew(self.record.id, self.lease, LEASE_S)
+            status = self._stores.cycles.get(self.record.id).status
+            if status.terminal:
+                raise IllegalTransition(self.record.id, status, "a driver's next step")
+        except (StaleLease, IllegalTransition) as error:
+            self._lost = error
+        except Unavailable:
+            pass  # the store may come back before the lease is missed
+
+    def _check(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+
+    def clock(self) -> float:
+        return time.monotonic()
+
+    def enter(self, status: Status) -> None:
+        self._check()
+        if status.order <= self.record.status.order:
+            return  # a restarted driver repeats a step: the status stays where it was
+        self.record = replace(self.record, status=status, updated=time.time())
+        self._stores.cycles.put(self.record, self.lease)
+        self._tell("cycle.state_changed", {"status": status.value})
+
+    def progress(self, progress: Progress) -> None:
+        self._check()
+        phase, told = self._told
+        now = time.monotonic()
+        if phase == progress.phase and now - told < PROGRESS_S and progress.done < progress.total:
+            return
+        self._told = (progress.phase, now)
+        self._tell("progress", codec.plain(progress))
+
+    def _tell(self, kind: str, data: Mapping[str, Any]) -> None:
+        self._stores.events.append(self.record.id, kind, {**data, "time": time.time()})
+        self._watcher(kind, data)
+
+    def fail(self, error: Exception) -> None:
+        problem = Problem(type(error).__name__, str(error) or repr(error))
+        self.record = replace(
+            self.record, status=Status.FAILED, problem=problem, updated=time.time()
+        )
+        self._stores.cycles.put(self.record, self.lease)
+        self._tell("cycle.state_changed", {"status": "FAILED", **codec.plain(problem)})
+
+    def keep(self, name: str, value: Any) -> None:
+        """Attach a value to the cycle as a JSON document."""
+        self._check()
+        self._stores.cycles.put_document(self.record.id, name, codec.encode(value), self.lease)
+
+    def observation(self) -> PoolObservation | None:
+        kept = self._artifacts.get(self.record.id, "observation")
+        return None if kept is None else arrays_to_observation(*kept)
+
+    def keep_observation(self, observation: PoolObservation) -> None:
+        self._keep_arrays("observation", *observation_to_arrays(observation))
+
+    def records(self) -> tuple[LookupRecord, ...]:
+        return self._stores.table.records(self.record.id)
+
+    def keep_record(self, record: LookupRecord) -> None:
+        self._check()
+        self._stores.table.put(record, self.lease)
+
+    def report(self) -> CycleReport | None:
+        text = self._stores.cycles.document(self.record.id, "report")
+        return None if text is None else codec.decode(CycleReport, text)
+
+    def keep_report(self, report: CycleReport) -> None:
+        self.keep("report", report)
+
+    def keep_agent(self, arrays: Mapping[str, Any], winner: str) -> None:
+        self._keep_arrays("agent", arrays, {"winner": winner})
+
+    def keep_selection(self, selection: Selection) -> None:
+        self.keep("selection", selection)
+
+    def keep_detector(self, weights: Mapping[str, Any]) -> None:
+        self._keep_arrays("detector", weights, {"dataset": self.record.spec.dataset})
+
+    def _keep_arrays(self, name: str, arrays: Mapping[str, Any], words: Mapping[str, str]) -> None:
+        self._check()
+        self._artifacts.put(self.record.id, name, arrays, words)
+
+
+@contextmanager
+def _leased(name: str, ports: DriverPorts, owner: str, tell: Tell) -> Iterator[StoredJournal]:
+    """The cycle's journal while this process holds its lease, renewed by a thread."""
+    cycles = ports.stores.cycles
+    lease = _acquire(name, ports, owner)
+    journal = StoredJournal(cycles.get(name), lease, ports, tell)
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(LEASE_S / 3):
+            journal.heartbeat()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield journal
+    finally:
+        stop.set()
+        thread.join()
+        with suppress(StaleLease, Unavailable):  # it lapses by itself
+            cycles.release(name, lease)
+
+
+def _acquire(name: str, ports: DriverPorts, owner: str) -> int:
+    """The lease, waiting for a dead driver's to lapse."""
+    deadline = time.monotonic() + LEASE_S + 5
+    while True:
+        try:
+            return ports.stores.cycles.acquire(name, owner, LEASE_S)
+        except LeaseHeld:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)

@@ -1,0 +1,1 @@
+"""Figures and tables of a cycle, from its selection and its report."""

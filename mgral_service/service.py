@@ -1,0 +1,143 @@
+"""The service on one machine: an embedded store, a local Ray, the Serve application (`mgral up`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mgral_service import wiring
+from mgral_service.client import Client
+from mgral_service.domain.errors import Conflict, InvalidInput, Unavailable
+from mgral_service.settings import Settings
+
+START_S = 180.0
+STOP_S = 60.0
+
+
+def up(settings: Settings, say: Callable[[str], None]) -> None:
+    """Run the service in this process until SIGINT or SIGTERM. Conflict if it runs already."""
+    from mgral_service.cluster.local import local_cluster, serve_here, use_token
+
+    if not settings.loopback and settings.token is None:
+        raise InvalidInput("MGRAL_TOKEN", f"must be set to listen on {settings.host}")
+    if (pid := running(settings.home)) is not None:
+        raise Conflict(f"the service runs already (process {pid}): stop it with `mgral down`")
+    home = settings.home.resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    state = home / "up.json"
+    use_token(home)
+    with wiring.with_store(settings) as settings:
+        assert settings.redis_url is not None
+        jobs_port = free_port()
+        os.environ.update(
+            MGRAL_HOME=str(home),
+            MGRAL_REDIS_URL=settings.redis_url.get_secret_value(),
+            MGRAL_JOBS_URL=f"http://127.0.0.1:{jobs_port}",
+        )
+        with local_cluster(jobs_port):
+            stop = threading.Event()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: stop.set())
+            serve_here(wiring.serve_application({}), settings.host, settings.port)
+            url = f"http://{settings.host}:{settings.port}"
+            try:
+                state.write_text(
+                    json.dumps({"pid": os.getpid(), "url": url, "jobs_url": jobs_port})
+                )
+                say(f"mgral answers at {url}, its API is described at {url}/docs")
+                stop.wait()
+                say("stopping")
+            finally:
+                state.unlink(missing_ok=True)
+
+
+def up_detached(settings: Settings, log: Path) -> str:
+    """Start `mgral up` in the background; returns its URL when it answers.
+
+    Unavailable, with the end of its log, if it ends or does not answer in time.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mgral_service", "up"],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,
+            env={**os.environ, **environment(settings)},
+        )
+    url = f"http://{settings.host}:{settings.port}"
+    client = Client(url, settings.token.get_secret_value() if settings.token else None)
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        if client.ready():
+            return url
+        time.sleep(0.5)
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        process.wait(STOP_S)
+    end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    raise Unavailable("the service", f"it did not start; the end of {log}:\n{end}")
+
+
+def down(settings: Settings) -> bool:
+    """Stop the service of this home; False if none runs."""
+    pid = running(settings.home)
+    if pid is None:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_S
+    while time.monotonic() < deadline:
+        if running(settings.home) is None and not _alive(pid):
+            return True
+        time.sleep(0.2)
+    raise Unavailable("the service", f"process {pid} did not stop within {STOP_S:.0f} s")
+
+
+def running(home: Path) -> int | None:
+    """The process id of this home's service."""
+    try:
+        pid = int(json.loads((home / "up.json").read_text())["pid"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return pid if _alive(pid) else None
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The settings as a child process reads them."""
+    names = {"home": str(settings.home.resolve()), "host": settings.host}
+    names["port"] = str(settings.port)
+    if settings.redis_url is not None:
+        names["redis_url"] = settings.redis_url.get_secret_value()
+    if settings.token is not None:
+        names["token"] = settings.token.get_secret_value()
+    return {f"MGRAL_{name.upper()}": value for name, value in names.items()}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:  # a zombie has ended
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return True

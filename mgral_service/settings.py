@@ -1,0 +1,75 @@
+"""Settings of a process, from the environment (`MGRAL_*`), and experiment files."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from mgral_service import codec
+from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.records import ExperimentSpec
+
+
+class Settings(BaseSettings):
+    """Where a process finds the others, and how it shows itself.
+
+    MGRAL_HOME        folder for artifacts, logs and the embedded store; shared by all machines
+    MGRAL_REDIS_URL   a Redis or Valkey server; unset: an embedded one, its data under MGRAL_HOME
+    MGRAL_JOBS_URL    the Ray dashboard, where drivers are submitted
+    MGRAL_HOST, MGRAL_PORT  where the gateway listens
+    MGRAL_URL         where the CLI finds a gateway
+    MGRAL_TOKEN       bearer token of the gateway; required to listen beyond loopback
+    MGRAL_DEVICE      "cpu", "cuda" or "auto": of detectors and agents
+    MGRAL_DATA_ROOT   datasets must lie below this folder; unset: any folder
+    MGRAL_DRIVER_GPUS GPUs (a fraction) that a driver's job asks of the cluster
+    """
+
+    model_config = SettingsConfigDict(env_prefix="MGRAL_", extra="ignore")
+
+    home: Path = Field(default_factory=lambda: Path.home() / ".mgral")
+    redis_url: SecretStr | None = None
+    jobs_url: str = "http://127.0.0.1:8265"
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    url: str = "http://127.0.0.1:8000"
+    token: SecretStr | None = None
+    device: Literal["cpu", "cuda", "auto"] = "auto"
+    data_root: Path | None = None
+    driver_gpus: float = Field(default=0.0, ge=0)
+
+    @property
+    def loopback(self) -> bool:
+        return self.host in {"127.0.0.1", "::1", "localhost"}
+
+
+def from_environment() -> Settings:
+    """InvalidInput names the variable that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        name = "MGRAL_" + str(fault["loc"][0]).upper()
+        raise InvalidInput(name, fault["msg"]) from None
+
+
+def experiment(path: Path) -> ExperimentSpec:
+    """An experiment file; InvalidInput names file and key. Paths are relative to the file."""
+    try:
+        data: dict[str, Any] = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InvalidInput(str(path), f"cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(str(path), f"is not TOML: {error}") from None
+    dataset, cycle = data.get("dataset"), data.get("cycle")
+    if isinstance(dataset, dict) and isinstance(cycle, dict):
+        cycle.setdefault("dataset", dataset.get("name"))
+        if isinstance(dataset.get("root"), str):
+            dataset["root"] = str((path.parent / dataset["root"]).resolve())
+    try:
+        return codec.build(ExperimentSpec, data)
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error.where}", error.what) from None
