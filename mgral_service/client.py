@@ -72,7 +72,7 @@ class Client:
                 return first
 
     def events(self, name: str, rest_at: frozenset[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Events until the cycle's status is in `rest_at`; reconnects where the stream broke off."""
+        """Events until the status is in `rest_at`; reconnects where the stream broke off."""
         last = ""
         while True:
             headers = {"Last-Event-ID": last} if last else {}

@@ -1,4 +1,4 @@
-"""A cycle's progress on a terminal (a bar for each phase, with an ETA) or in a log (plain lines)."""
+"""A cycle's progress: on a terminal a bar for each phase with an ETA, in a log plain lines."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def _round(
         made(f"{len(fewer.images)} images, ranked again by the Serve replica")
     with story.phase("annotate") as made:
         asked = client.call("GET", f"/selections/{cycle}", params={"format": "coco"})
-        answer = _annotate(asked, json.loads((folder / "train.json").read_text()))
+        answer = annotate(asked, json.loads((folder / "train.json").read_text()))
         told = client.call("POST", f"/cycles/{cycle}/annotations", json=answer)
         made(f"{len(told['matched'])} images matched, {told['boxes']} boxes")
     with story.phase("retrain") as made:
@@ -162,7 +162,7 @@ def _selection(page: dict[str, Any]) -> Selection:
     return codec.build(Selection, head | {"images": images})
 
 
-def _annotate(asked: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:
+def annotate(asked: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:
     """What an annotation tool sends back: the asked images, each with its true boxes."""
     by_file = {image["file_name"]: image["id"] for image in truth["images"]}
     wanted = {by_file[image["file_name"]]: image["id"] for image in asked["images"]}

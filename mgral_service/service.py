@@ -1,4 +1,4 @@
-"""The service on one machine: an embedded store, a local Ray, the Serve application (`mgral up`)."""
+"""The service on one machine (`mgral up`): embedded store, local Ray, Serve application."""
 
 from __future__ import annotations
 

@@ -1,0 +1,34 @@
+import io
+
+from rich.console import Console
+
+from mgral_service.console import Display
+
+PROGRESS = {"phase": "TRAINING_PROXIES", "total": 4, "figures": {"score": 0.25}}
+
+
+def _shown(terminal: bool) -> str:
+    sink = io.StringIO()
+    console = Console(file=sink, force_terminal=terminal, width=120, _environ={"TERM": "xterm"})
+    with Display(console) as show:
+        show("cycle.state_changed", {"status": "TRAINING_PROXIES"})
+        for done in (0, 4):
+            show("progress", PROGRESS | {"done": done})
+        show("cycle.state_changed", {"status": "FAILED", "detail": "disk full"})
+    return sink.getvalue()
+
+
+def test_without_a_terminal_progress_is_plain_lines() -> None:
+    lines = _shown(terminal=False).splitlines()
+    assert [line.split(" ", 1)[1] for line in lines] == [
+        "TRAINING_PROXIES",
+        "TRAINING_PROXIES 0/4 score 0.2500",
+        "TRAINING_PROXIES 4/4 score 0.2500",
+        "FAILED: disk full",
+    ]
+
+
+def test_on_a_terminal_progress_is_a_bar() -> None:
+    shown = _shown(terminal=True)
+    assert "━" in shown
+    assert "4/4" in shown

@@ -1,0 +1,25 @@
+import numpy as np
+
+from mgral_service.cycle import Purpose, seed_of, selection_of, stream
+from mgral_service.domain.records import Choice, CycleSpec
+from tests.fakes import CLASSES, ids, observation
+
+
+def test_streams_of_one_seed_differ_by_purpose_and_repeat() -> None:
+    first = stream(7, Purpose.DESIGN).random(4)
+    assert (first == stream(7, Purpose.DESIGN).random(4)).all()
+    assert (first != stream(7, Purpose.SELECT).random(4)).all()
+    assert seed_of(7, Purpose.PROXY) == seed_of(7, Purpose.PROXY) != seed_of(8, Purpose.PROXY)
+
+
+def test_a_selection_offers_the_detector_s_surer_boxes_best_first() -> None:
+    names = ids(6)
+    seen = observation(names)
+    choice = Choice("agent", names[4:1:-1], np.array([3.0, 2.0, 1.0]), ("a", "b", "c"))
+    selection = selection_of("cyc", CycleSpec("toy", 3), choice, seen, CLASSES)
+    assert [one.image_id for one in selection.images] == list(names[4:1:-1])
+    assert [one.rank for one in selection.images] == [1, 2, 3]
+    found = seen.detections.subset(names[4:1:-1])
+    for at, one in enumerate(selection.images):
+        scores = found.scores[(found.image == at) & (found.scores >= 0.3)]
+        assert [box.score for box in one.boxes] == sorted(scores.tolist(), reverse=True)

@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+
+from mgral_service.domain.errors import InvalidInput
+from mgral_service.settings import experiment, from_environment
+
+FILE = """
+initial = 10
+[dataset]
+name = "cells"
+root = "data"
+[cycle]
+budget = 5
+"""
+
+
+def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MGRAL_PORT", "eighty")
+    with pytest.raises(InvalidInput, match="MGRAL_PORT"):
+        from_environment()
+
+
+def test_secrets_are_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MGRAL_TOKEN", "canary")
+    assert "canary" not in repr(from_environment())
+
+
+def test_an_experiment_is_relative_to_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "cells.toml"
+    file.write_text(FILE)
+    spec = experiment(file)
+    assert spec.dataset.root == str(tmp_path / "data")
+    assert spec.cycle.dataset == "cells"
+    assert spec.cycle.table.records == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (FILE + "budgte = 6\n", "cycle.budgte"),
+        (FILE + "strategy = 7\n", "cycle.strategy"),
+        (FILE + "[cycle.table]\nrecords = 2\n", "table.records"),
+        ("initial = \n", "is not TOML"),
+        (FILE.replace("budget = 5", "budget = nan"), "cycle.budget"),
+    ],
+)
+def test_a_wrong_key_is_named_with_its_file(tmp_path: Path, text: str, named: str) -> None:
+    file = tmp_path / "cells.toml"
+    file.write_text(text)
+    with pytest.raises(InvalidInput, match=named) as caught:
+        experiment(file)
+    assert "cells.toml" in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"absent\.toml"):
+        experiment(tmp_path / "absent.toml")
