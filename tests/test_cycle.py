@@ -2,7 +2,7 @@ import numpy as np
 
 from mgral_service.cycle import Purpose, seed_of, selection_of, stream
 from mgral_service.domain.records import Choice, CycleSpec
-from tests.fakes import CLASSES, ids, observation
+from tests.doubles import CLASSES, ids, observation
 
 
 def test_streams_of_one_seed_differ_by_purpose_and_repeat() -> None:

@@ -26,7 +26,7 @@ from mgral_service.domain.records import (
 )
 from mgral_service.store.memory import memory_stores
 from mgral_service.strategies import STRATEGIES
-from tests.fakes import CLASSES, FakeDetector, FakeProxies, ids
+from tests.doubles import CLASSES, FakeDetector, FakeProxies, ids
 
 NAME = "cyc_0"
 SPEC = CycleSpec(
