@@ -1,78 +1,54 @@
-"""In-memory doubles of the ports that need training: fast, deterministic, with a known answer."""
+"""Values that tests of stores and gateway start from."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from __future__ import annotations
 
 import numpy as np
 
-from mgral_service.domain.boxes import Annotations, Detections, PoolObservation
-from mgral_service.domain.ports import Report
-from mgral_service.domain.records import ProxyResult, ProxySpec
+from mgral_service.domain.boxes import Annotations
+from mgral_service.domain.records import (
+    CycleRecord,
+    CycleSpec,
+    DatasetRecord,
+    DatasetSpec,
+    ImageRecord,
+    IngestReport,
+    LookupRecord,
+    Status,
+)
 
-CLASSES = ("cat", "dog", "owl")
+
+def cycle_record(name: str = "cyc_1", dataset: str = "digits") -> CycleRecord:
+    return CycleRecord(name, CycleSpec(dataset, budget=2), Status.QUEUED, 0, 1000.0, 1000.0)
 
 
-def ids(count: int, prefix: str = "img_") -> tuple[str, ...]:
-    return tuple(f"{prefix}{number:020x}" for number in range(count))
+def lookup_record(index: int, cycle: str = "cyc_1", score: float = 0.5) -> LookupRecord:
+    return LookupRecord(cycle, index, ("img_a", "img_b"), (0.25, 1.5), score, 7, 2.0, "uniform")
 
 
-def observation(names: Sequence[str], seed: int = 0, dim: int = 8) -> PoolObservation:
-    """Embeddings that follow from each id alone, one to three boxes an image."""
-    rows = [np.random.default_rng([seed, *name.encode()]) for name in names]
-    embeddings = np.stack([rng.normal(size=dim) for rng in rows])
-    counts = [int(rng.integers(1, 4)) for rng in rows]
-    image = np.repeat(np.arange(len(names)), counts)
-    total = len(image)
-    logits = np.concatenate(
-        [
-            rng.normal(size=(count, len(CLASSES) + 1))
-            for rng, count in zip(rows, counts, strict=True)
-        ]
+def dataset_record(name: str = "digits", unlabelled: int = 6, seed: int = 0) -> DatasetRecord:
+    """Two labelled images, one that scores, and a pool img_0, img_1, ..."""
+    pool = tuple(f"img_{at}" for at in range(unlabelled))
+    ids = ("img_a", "img_b", "img_s", *pool)
+    return DatasetRecord(
+        DatasetSpec(name, "/data", seed=seed),
+        ("zero", "one"),
+        tuple(ImageRecord(one, f"{one}.jpg", 100, 80) for one in ids),
+        ("img_a", "img_b"),
+        pool,
+        ("img_s",),
+        (),
+        IngestReport(len(ids), 0, 3, 0, 0, 0),
+        1000.0,
     )
-    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    labels = probs[:, 1:].argmax(axis=1)
-    boxes = np.tile([4.0, 4.0, 20.0, 20.0], (total, 1))
-    scores = probs[np.arange(total), labels + 1]
-    found = Detections(tuple(names), image, boxes, labels, scores, probs)
-    return PoolObservation(tuple(names), embeddings, found)
 
 
-class FakeDetector:
-    """Counts its fits; its mAP is 0.2 and a hundredth for each image it was trained on."""
-
-    def __init__(self) -> None:
-        self.fits: list[tuple[str, ...]] = []
-
-    def fit(self, train: Annotations, report: Report) -> None:
-        self.fits.append(train.ids)
-
-    def observe(self, names: Sequence[str], report: Report) -> PoolObservation:
-        return observation(names)
-
-    def score(self, truth: Annotations) -> float:
-        return 0.2 + 0.01 * len(self.fits[-1])
-
-    def state(self) -> Mapping[str, np.ndarray[Any, Any]]:
-        return {"weight": np.ones(3, dtype=np.float32)}
-
-
-class FakeProxies:
-    """A proxy's mAP is .3 plus a tenth of its batch's mean first embedding component.
-
-    Proxies whose index is in `bad` fail; after `dies_after` results the trainer raises.
-    """
-
-    def __init__(self, bad: frozenset[int] = frozenset(), dies_after: int | None = None) -> None:
-        self.trained: list[int] = []
-        self._bad, self._dies_after = bad, dies_after
-
-    def train(self, specs: Sequence[ProxySpec]) -> Iterator[ProxyResult]:
-        for spec in specs:
-            if self._dies_after is not None and len(self.trained) >= self._dies_after:
-                raise KeyboardInterrupt
-            self.trained.append(spec.index)
-            if spec.index in self._bad:
-                yield ProxyResult(spec.index, None, 0.1, "made to fail")
-            else:
-                gain = observation(spec.batch).embeddings[:, 0].mean()
-                yield ProxyResult(spec.index, float(0.3 + 0.1 * gain), 0.1)
+def boxes_in(*ids: str) -> Annotations:
+    """One box of class 1 in each image."""
+    count = len(ids)
+    return Annotations(
+        ids,
+        np.arange(count, dtype=np.int64),
+        np.tile(np.array([[1.0, 2.0, 30.5, 40.0]]), (count, 1)),
+        np.ones(count, dtype=np.int64),
+        np.zeros(count, dtype=np.bool_),
+    )

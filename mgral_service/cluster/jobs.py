@@ -1,4 +1,4 @@
-"""Drivers as Ray jobs: `POST /cycles` starts the same command that `ray job submit` runs by hand."""
+"""Drivers as Ray jobs: `POST /cycles` starts what `ray job submit` runs by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many proxies at once: Ray Tune trials, each run by a long-lived actor that holds a ProxyTrainer."""
+"""Many proxies at once: Ray Tune trials in long-lived actors that each hold a ProxyTrainer."""
 
 from __future__ import annotations
 

@@ -66,21 +66,28 @@ class MapEstimate:
     effective: float
 
 
+def record_weights(distances: FloatArray, cutoff: float) -> FloatArray | None:
+    """[M] inverse-distance weights that sum to one, 0 from `cutoff` on; None if all are 0."""
+    near = distances < cutoff
+    if not near.any():
+        return None
+    weights = np.where(near, 1.0 / np.maximum(distances, TOUCHING), 0.0)
+    return np.asarray(weights / weights.sum())
+
+
 def estimate_map(distances: FloatArray, maps: FloatArray, cutoff: float) -> MapEstimate | None:
-    """Inverse-distance mean over the records nearer than `cutoff`; None if there are none (MGRAL,
-    section 3.5).
+    """Inverse-distance mean over the records nearer than `cutoff`; None if there are none
+    (MGRAL, section 3.5).
 
     distances [M]  from batch to record, Wasserstein, embedding units, >= 0
     maps      [M]  fraction in [0, 1]
     """
-    near = distances < cutoff
-    if not near.any():
+    weights = record_weights(distances, cutoff)
+    if weights is None:
         return None
-    weights = 1.0 / np.maximum(distances[near], TOUCHING)
-    weights = weights / weights.sum()
     return MapEstimate(
-        float(weights @ maps[near]),
-        support=int(near.sum()),
+        float(weights @ maps),
+        support=int(np.count_nonzero(weights)),
         effective=float(1.0 / (weights @ weights)),
     )
 

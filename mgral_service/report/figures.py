@@ -1,4 +1,4 @@
-"""The pictures of a cycle: what was chosen, how the reward went, how well the table is estimated."""
+"""The pictures of a cycle: what was chosen, how the reward went, how good the estimates are."""
 
 from __future__ import annotations
 

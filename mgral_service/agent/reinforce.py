@@ -1,0 +1,130 @@
+"""Training the agent (method.md section 3). It knows a reward function, not the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mgral_service.agent.policy import Policy, pool_scores, walk, weights_of
+from mgral_service.agent.sampling import draw_batches, first_pick_entropy, log_probability
+from mgral_service.domain.advantage import advantages
+from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.ports import Report
+from mgral_service.domain.records import AgentSpec, Progress, RewardPoint, Status
+
+Reward = Callable[[Sequence[IntArray]], tuple[FloatArray, FloatArray]]
+"""Batches of positions in the embeddings -> mean [K] and standard deviation [K], fractions of mAP.
+"""
+
+GREEDY_EVERY = 10  # E, iterations between two values of the greedy top-B
+_REPORT_EVERY = 5
+_CLIP = 1.0  # norm of the gradient
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedAgent:
+    """The policy with the best greedy batch seen: weights for `policy.score`, its scores [N], that
+    batch's value.
+    """
+
+    weights: Mapping[str, np.ndarray[Any, Any]]
+    history: tuple[RewardPoint, ...]
+    scores: FloatArray
+    value: float
+
+
+def greedy(scores: FloatArray, size: int) -> IntArray:
+    """[size] positions of the highest scores [N], best first; ties by position."""
+    return np.argsort(-scores, kind="stable")[:size]
+
+
+def train_agent(
+    embeddings: FloatArray,
+    reward: Reward,
+    budget: int,
+    spec: AgentSpec,
+    seed: int,
+    report: Report,
+    policy: Policy | None = None,
+    patience: int | None = None,
+) -> TrainedAgent:
+    """Train on standardised embeddings [N, D], N >= 1, for batches of min(budget, N).
+
+    Everything random comes from `seed`; without `policy` a fresh one is made from it. `patience`:
+    stop when so many greedy values in a row brought nothing better; None: never.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))
+    if policy is None:
+        policy = Policy(points.shape[1], generator)
+    size = min(budget, len(points))
+    optimiser = torch.optim.Adam(policy.parameters(), lr=spec.learning_rate)
+    history: list[RewardPoint] = []
+    best: TrainedAgent | None = None
+    state: float | None = None
+    stalled = 0
+    for t in range(1, spec.iterations + 1):
+        order = torch.randperm(len(points), generator=generator)
+        scores = walk(policy, points, order, spec.lane) / _temperature(spec, t)
+        batches = draw_batches(scores, size, spec.draws, generator)
+        rewards = _cautious(reward, list(batches.numpy()), spec.caution)
+        gains, state = advantages(spec.baseline, rewards, state, spec.memory)
+        loss = _loss(scores, batches, gains / _unit_of(rewards), spec.entropy)
+        _step(policy, optimiser, loss)
+        value: float | None = None
+        if t % GREEDY_EVERY == 0 or t == spec.iterations:
+            now = pool_scores(policy, points, spec.lane)
+            value = float(_cautious(reward, [greedy(now, size)], spec.caution)[0])
+            stalled += 1
+            if best is None or value > best.value:
+                best, stalled = TrainedAgent(weights_of(policy, spec.lane), (), now, value), 0
+        point = RewardPoint(t, float(rewards.mean()), float(rewards.max()), loss.item(), value)
+        history.append(point)
+        if t % _REPORT_EVERY == 0 or t == spec.iterations:
+            report(_progress(point, best, spec.iterations))
+        if best is not None and patience is not None and stalled >= patience:
+            break
+    assert best is not None  # the last iteration is always valued
+    return TrainedAgent(best.weights, tuple(history), best.scores, best.value)
+
+
+def _temperature(spec: AgentSpec, t: int) -> float:
+    """tau of iteration t, from the first to the last of `spec.temperature` in equal ratios."""
+    first, last = spec.temperature
+    return float(first * (last / first) ** ((t - 1) / max(spec.iterations - 1, 1)))
+
+
+def _cautious(reward: Reward, batches: Sequence[IntArray], caution: float) -> FloatArray:
+    """R = mean - beta * sd, [K]."""
+    mean, sd = reward(batches)
+    return mean - caution * sd
+
+
+def _unit_of(rewards: FloatArray) -> float:
+    """What advantages are divided by: the draws' spread, or 1 for a single draw."""
+    return float(rewards.std()) + 1e-6 if len(rewards) > 1 else 1.0
+
+
+def _loss(scores: Tensor, batches: Tensor, gains: FloatArray, bonus: float) -> Tensor:
+    """- mean over k of A_k log pi(S_k) / B - eta * entropy; scores are divided by tau."""
+    logs = log_probability(scores, batches) / batches.shape[1]
+    return -(torch.from_numpy(gains) * logs).mean() - bonus * first_pick_entropy(scores)
+
+
+def _step(policy: Policy, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(policy.parameters(), _CLIP)
+    optimiser.step()
+
+
+def _progress(point: RewardPoint, best: TrainedAgent | None, total: int) -> Progress:
+    figures = {"reward": point.reward, "best": point.best, "loss": point.loss}
+    if best is not None:
+        figures["greedy"] = best.value
+    return Progress(Status.TRAINING_AGENT.value, point.iteration, total, figures)

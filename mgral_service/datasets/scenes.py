@@ -1,0 +1,246 @@
+"""One scene of handwritten digits: a textured background, clutter, and digits of varied size,
+colour and contrast.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from mgral_service.domain.arrays import Float32Array, FloatArray, ImageArray, IntArray
+
+SMALLEST, LARGEST = 18 / 160, 64 / 160
+"""Height of a digit's cell as a share of the scene's side."""
+
+MOST_DIGITS = 6
+MOST_OVERLAP = 0.15
+"""Of the smaller of two boxes."""
+
+INK = 0.35
+"""Opacity from which a pixel belongs to a digit's box."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """pixels [S, S, 3] RGB; boxes [K, 4] xyxy pixels, tight around the ink; digits [K] 0 to 9."""
+
+    pixels: ImageArray
+    boxes: FloatArray
+    digits: IntArray
+
+
+def compose(
+    glyphs: Sequence[FloatArray], shares: FloatArray, size: int, rng: np.random.Generator
+) -> Scene:
+    """A new scene of 1 to 6 digits.
+
+    glyphs  by digit, [G, 8, 8] ink in [0, 1]
+    shares  [10] how often each digit is drawn, summing to 1
+    """
+    canvas = _background(size, rng)
+    _draw_blobs(canvas, rng)
+    _draw_strokes(canvas, int(rng.integers(2, 9)), rng)
+    every = np.concatenate(list(glyphs))
+    for _ in range(int(rng.integers(2, 8))):
+        _paste(canvas, _fragment(every, size, rng), rng)
+    boxes: list[tuple[int, int, int, int]] = []
+    digits: list[int] = []
+    for _ in range(int(rng.integers(1, MOST_DIGITS + 1))):
+        digit = int(rng.choice(len(glyphs), p=shares))
+        alpha = _render(glyphs[digit][rng.integers(len(glyphs[digit]))], size, rng)
+        at = _free_place(alpha, size, boxes, rng)
+        if at is not None:
+            _paste(canvas, alpha, rng, at)
+            boxes.append((at[0], at[1], at[0] + alpha.shape[1], at[1] + alpha.shape[0]))
+            digits.append(digit)
+    _draw_strokes(canvas, int(rng.integers(0, 3)), rng)
+    canvas += rng.normal(0, rng.uniform(2, 11), canvas.shape).astype(np.float32)
+    if rng.random() < 0.3:
+        canvas = _blurred(canvas, float(rng.uniform(0.4, 1.1)))
+    return Scene(_as_bytes(canvas), np.array(boxes, np.float64), np.array(digits, np.int64))
+
+
+def jitter(scene: Scene, rng: np.random.Generator) -> Scene:
+    """A near-duplicate: moved by up to 4 pixels, a little brighter or darker, with fresh noise."""
+    size = len(scene.pixels)
+    dx, dy = (int(step) for step in rng.integers(-4, 5, size=2))
+    padded = np.pad(scene.pixels, ((4, 4), (4, 4), (0, 0)), mode="edge").astype(np.float32)
+    moved = padded[4 - dy : 4 - dy + size, 4 - dx : 4 - dx + size]
+    gains = rng.uniform(0.92, 1.08) * rng.uniform(0.98, 1.02, size=3)
+    moved = moved * gains.astype(np.float32) + rng.normal(0, 3, moved.shape).astype(np.float32)
+    boxes = np.clip(scene.boxes + np.array([dx, dy, dx, dy]), 0, size)
+    return Scene(_as_bytes(moved), boxes, scene.digits)
+
+
+def _as_bytes(canvas: Float32Array) -> ImageArray:
+    return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
+
+
+def _background(size: int, rng: np.random.Generator) -> Float32Array:
+    """[S, S, 3] a colour, a slope of light and two scales of soft texture."""
+    colour = rng.uniform(50, 205) + rng.normal(0, 22, size=3)
+    angle = rng.uniform(0, 2 * math.pi)
+    ramp = np.linspace(-1, 1, size)
+    slope = math.cos(angle) * ramp[None, :] + math.sin(angle) * ramp[:, None]
+    canvas = colour[None, None, :] + rng.uniform(0, 30) * slope[:, :, None]
+    for cells, strength in ((int(rng.integers(3, 7)), 22.0), (int(rng.integers(12, 40)), 9.0)):
+        canvas = canvas + rng.uniform(0, strength) * _texture(size, cells, rng)
+    return canvas.astype(np.float32)
+
+
+def _texture(size: int, cells: int, rng: np.random.Generator) -> FloatArray:
+    """[S, S, 3] smooth noise of about unit variance, mostly grey."""
+    grey = rng.normal(size=(cells, cells, 1))
+    noise = (0.8 * grey + 0.4 * rng.normal(size=(cells, cells, 3))).astype(np.float32)
+    layers = [_resized(noise[:, :, channel], size, size) for channel in range(3)]
+    return np.stack(layers, axis=2).astype(np.float64)
+
+
+def _draw_blobs(canvas: Float32Array, rng: np.random.Generator) -> None:
+    """Soft ellipses, to 7 of them."""
+    size = len(canvas)
+    for _ in range(int(rng.integers(0, 8))):
+        mask = Image.new("L", (size, size))
+        x, y = rng.uniform(0, size, size=2)
+        rx, ry = rng.uniform(0.02, 0.15, size=2) * size
+        ImageDraw.Draw(mask).ellipse((x - rx, y - ry, x + rx, y + ry), fill=255)
+        soft = mask.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.5, 4))))
+        _blend(canvas, soft, _ink_colour(canvas.mean((0, 1)), rng), rng.uniform(0.2, 0.8))
+
+
+def _draw_strokes(canvas: Float32Array, count: int, rng: np.random.Generator) -> None:
+    """Lines and arcs as thick as the digits' own strokes."""
+    size = len(canvas)
+    for _ in range(count):
+        mask = Image.new("L", (size, size))
+        draw = ImageDraw.Draw(mask)
+        width = int(rng.integers(1, max(2, size // 32) + 1))
+        x, y = rng.uniform(0, size, size=2)
+        reach = rng.uniform(0.06, 0.35) * size
+        angle = rng.uniform(0, 2 * math.pi)
+        if rng.random() < 0.5:
+            end = (x + reach * math.cos(angle), y + reach * math.sin(angle))
+            draw.line((x, y, *end), fill=255, width=width)
+        else:
+            box = (x - reach / 2, y - reach / 3, x + reach / 2, y + reach / 3)
+            start = math.degrees(angle)
+            draw.arc(box, start, start + rng.uniform(60, 250), fill=255, width=width)
+        soft = mask.filter(ImageFilter.GaussianBlur(0.6))
+        _blend(canvas, soft, _ink_colour(canvas.mean((0, 1)), rng), rng.uniform(0.4, 0.9))
+
+
+def _render(glyph: FloatArray, size: int, rng: np.random.Generator) -> FloatArray:
+    """[H, W] opacity of a digit in [0, 1], cut to its ink: enlarged, turned, slanted, its edge
+    sharpened.
+    """
+    cell = math.exp(rng.uniform(math.log(SMALLEST), math.log(LARGEST))) * size
+    width = max(8, round(cell * rng.uniform(0.8, 1.1)))
+    height = max(8, round(cell))
+    large = _resized(np.pad(glyph, 2).astype(np.float32), round(width * 1.5), round(height * 1.5))
+    turned = Image.fromarray(large).rotate(rng.uniform(-18, 18), Image.Resampling.BICUBIC)
+    slant = rng.uniform(-0.18, 0.18)
+    affine = (1.0, slant, -slant * turned.height / 2, 0.0, 1.0, 0.0)
+    slanted = turned.transform(
+        turned.size, Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC
+    )
+    faint = rng.uniform(0.25, 0.4)
+    alpha = np.clip((np.asarray(slanted, dtype=np.float64) - faint) / 0.35, 0, 1)
+    return _cut_to_ink(alpha)
+
+
+def _cut_to_ink(alpha: FloatArray) -> FloatArray:
+    inked = alpha > INK
+    if not inked.any():
+        return alpha
+    rows, columns = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
+    return alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _fragment(glyphs: FloatArray, size: int, rng: np.random.Generator) -> FloatArray:
+    """[H, W] opacity of a half or a quarter of a digit: clutter that looks like ink."""
+    alpha = _render(glyphs[rng.integers(len(glyphs))], size, rng)
+    height, width = alpha.shape
+    middle_y, middle_x = height // 2, width // 2
+    parts = [alpha[:middle_y], alpha[middle_y:], alpha[:, :middle_x], alpha[:, middle_x:]]
+    part = parts[rng.integers(4)]
+    if rng.random() < 0.5:
+        part = part[: max(1, len(part) // 2)]
+    return np.rot90(part, int(rng.integers(4)))
+
+
+def _free_place(
+    alpha: FloatArray,
+    size: int,
+    boxes: Sequence[tuple[int, int, int, int]],
+    rng: np.random.Generator,
+) -> tuple[int, int] | None:
+    """x, y of the upper left corner, inside the scene and clear of `boxes`; None after 30 tries."""
+    height, width = alpha.shape
+    if height > size or width > size:
+        return None
+    for _ in range(30):
+        x, y = int(rng.integers(size - width + 1)), int(rng.integers(size - height + 1))
+        if all(_overlap((x, y, x + width, y + height), box) <= MOST_OVERLAP for box in boxes):
+            return x, y
+    return None
+
+
+def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> float:
+    """Shared area as a share of the smaller box."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return max(width, 0) * max(height, 0) / min(areas)
+
+
+def _paste(
+    canvas: Float32Array,
+    alpha: FloatArray,
+    rng: np.random.Generator,
+    at: tuple[int, int] | None = None,
+) -> None:
+    """Ink through `alpha` at x, y (anywhere if None), in a colour that stands off the ground."""
+    size, (height, width) = len(canvas), alpha.shape
+    if at is None:
+        at = (
+            int(rng.integers(max(1, size - width))),
+            int(rng.integers(max(1, size - height))),
+        )
+    ground = canvas[at[1] : at[1] + height, at[0] : at[0] + width]
+    opacity = (alpha * rng.uniform(0.75, 1.0))[: ground.shape[0], : ground.shape[1], None]
+    colour = _ink_colour(ground.mean((0, 1)), rng)
+    ground += (opacity * (colour - ground)).astype(np.float32)
+
+
+def _blend(canvas: Float32Array, mask: Image.Image, colour: FloatArray, strength: float) -> None:
+    opacity = (np.asarray(mask, dtype=np.float64) / 255 * strength)[:, :, None]
+    canvas += (opacity * (colour - canvas)).astype(np.float32)
+
+
+def _ink_colour(ground: Float32Array, rng: np.random.Generator) -> FloatArray:
+    """[3] darker or lighter than `ground` by 35 to 130, tinted."""
+    contrast = rng.uniform(35, 130)
+    lighter = rng.random() < 0.5
+    mean = float(ground.mean())
+    if mean + contrast > 250:
+        lighter = False
+    elif mean - contrast < 5:
+        lighter = True
+    tint = rng.normal(0, 25, size=3)
+    tint -= tint.mean()
+    return np.clip(ground + (contrast if lighter else -contrast) + tint, 0, 255)
+
+
+def _blurred(canvas: Float32Array, radius: float) -> Float32Array:
+    soft = Image.fromarray(_as_bytes(canvas)).filter(ImageFilter.GaussianBlur(radius))
+    return np.asarray(soft, dtype=np.float32)
+
+
+def _resized(layer: Float32Array, width: int, height: int) -> Float32Array:
+    """[height, width] bicubic."""
+    large = Image.fromarray(layer).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(large, dtype=np.float32)

@@ -1,0 +1,174 @@
+"""Pascal VOC: `Annotations/*.xml`, `ImageSets/Main/*.txt`, `JPEGImages`.
+
+A box is (xmin, ymin, xmax, ymax) as written: its width is xmax - xmin, no one is added or taken.
+`difficult` objects are kept and ignored by metrics and training. Classes are in alphabetical order.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree.ElementTree import ParseError
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from mgral_service.datasets.ledger import Ledger
+from mgral_service.datasets.listing import (
+    Catalogue,
+    ListedBox,
+    ListedImage,
+    Listing,
+    Role,
+    image_file,
+    images_folder,
+    named_files,
+    root_of,
+)
+from mgral_service.domain.errors import DatasetRefused, InvalidInput
+from mgral_service.domain.records import DatasetSpec
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def read_voc(spec: DatasetSpec, ledger: Ledger) -> Catalogue:
+    """The image sets that the spec names; DatasetRefused if one cannot be used, or if an image of
+    `unlabelled` has annotated objects.
+    """
+    root = root_of(spec)
+    listings = []
+    for role, file in named_files(spec):
+        names = _names(root, file)
+        images = [_listed_image(root, spec, role, file, name, ledger) for name in names]
+        found = tuple(image for image in images if image is not None)
+        listings.append(Listing(role, file, found))
+    labels = {box.label for listing in listings for image in listing.images for box in image.boxes}
+    if not labels:
+        raise DatasetRefused("Annotations", "name no object: there is no class to learn")
+    return Catalogue(tuple(sorted(labels)), tuple(listings))
+
+
+def _names(root: Path, file: str) -> list[str]:
+    """The image names in an image set, given with or without `.txt`."""
+    where = file if file.endswith(".txt") else file + ".txt"
+    try:
+        text = _read_below(root / "ImageSets" / "Main", where).decode()
+    except FileNotFoundError:
+        raise DatasetRefused(f"ImageSets/Main/{where}", "no such image set") from None
+    except InvalidInput as error:
+        raise DatasetRefused(f"ImageSets/Main/{where}", error.what) from None
+    except UnicodeDecodeError:
+        raise DatasetRefused(f"ImageSets/Main/{where}", "is not UTF-8 text") from None
+    lines = [line.split() for line in text.splitlines()]
+    for at, words in enumerate(lines):
+        if len(words) > 1:
+            raise DatasetRefused(
+                f"ImageSets/Main/{where}",
+                f"line {at + 1} holds more than a name: name a set such as train, not one of a "
+                "single class",
+            )
+    return [words[0] for words in lines if words]
+
+
+def _listed_image(
+    root: Path, spec: DatasetSpec, role: Role, listed_in: str, name: str, ledger: Ledger
+) -> ListedImage | None:
+    """One image and its objects, or None with the reason in the ledger."""
+    record = f"{name}.xml"
+    file = image_file(spec, _file_name(root / images_folder(spec), name))
+    try:
+        tree = _parsed(root, record)
+    except FileNotFoundError:
+        if role == "unlabelled":
+            return ListedImage(record, file, None, ())
+        ledger.refuse_image(listed_in, record, "no such annotation file")
+        return None
+    except InvalidInput as error:
+        ledger.refuse_image(listed_in, record, error.what)
+        return None
+    if role == "unlabelled":
+        if tree.find("object") is not None:
+            raise DatasetRefused(
+                f"Annotations/{record}",
+                f"annotates {name}, which {spec.unlabelled} calls unlabelled: take it out of one",
+            )
+        return ListedImage(record, file, _size(tree), ())
+    boxes = []
+    for at, element in enumerate(tree.findall("object")):
+        try:
+            boxes.append(_listed_box(element, f"{record} object[{at}]"))
+        except InvalidInput as error:
+            ledger.refuse_box(listed_in, error.where, error.what)
+    return ListedImage(record, file, _size(tree), tuple(boxes))
+
+
+def _parsed(root: Path, record: str) -> Element:
+    """FileNotFoundError if there is none, InvalidInput if it is not an annotation."""
+    data = _read_below(root / "Annotations", record)
+    try:
+        tree: Element = fromstring(data)
+    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
+        raise InvalidInput(record, f"is not plain XML: {error}") from None
+    if tree.tag != "annotation":
+        raise InvalidInput(record, f"holds <{tree.tag}>, not <annotation>")
+    return tree
+
+
+def _read_below(folder: Path, name: str) -> bytes:
+    """FileNotFoundError if there is none, InvalidInput if it cannot be read or lies elsewhere."""
+    try:
+        path = (folder / name).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise InvalidInput(name, "leads outside its folder")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InvalidInput(name, f"cannot be read: {error}") from None
+
+
+def _file_name(folder: Path, name: str) -> str:
+    """The image of that name; `.jpg` if there is none, so that the missing file gets its name."""
+    for ending in ENDINGS:
+        try:
+            if (folder / (name + ending)).exists():
+                return name + ending
+        except (OSError, ValueError):
+            break
+    return name + ".jpg"
+
+
+def _listed_box(element: Element, record: str) -> ListedBox:
+    label = (element.findtext("name") or "").strip()
+    if not label:
+        raise InvalidInput(record, "has no <name>")
+    bounds = element.find("bndbox")
+    if bounds is None:
+        raise InvalidInput(record, "has no <bndbox>")
+    x1, y1, x2, y2 = (_coordinate(bounds, tag, record) for tag in ("xmin", "ymin", "xmax", "ymax"))
+    difficult = (element.findtext("difficult") or "0").strip() == "1"
+    return ListedBox(record, label, (x1, y1, x2, y2), difficult)
+
+
+def _coordinate(bounds: Element, tag: str, record: str) -> float:
+    text = bounds.findtext(tag)
+    if text is None:
+        raise InvalidInput(record, f"its <bndbox> has no <{tag}>")
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidInput(record, f"<{tag}> must be a number, got {text!r}") from None
+
+
+def _size(tree: Element) -> tuple[int, int] | None:
+    """As stated; None if not stated, -1 for what is no whole number."""
+    if tree.find("size") is None:
+        return None
+    width, height = (
+        int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
+        for text in ((tree.findtext(f"size/{tag}") or "").strip() for tag in ("width", "height"))
+    )
+    return width, height

@@ -1,0 +1,75 @@
+"""SSD's matching and loss over a whole batch at once; equal to torchvision's per-image loops (its test says so)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.models.detection._utils import encode_boxes
+
+from mgral_service.detectors.net import Targets
+
+BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+"""Variances .1 and .2 of SSD (Liu et al. 2016), as torchvision's BoxCoder takes them."""
+
+POSITIVE_IOU = 0.5
+NEGATIVES_PER_POSITIVE = 3.0
+
+
+def pairwise_iou(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """[B, G, A] from boxes [B, G, 4] and anchors [A, 4], xyxy pixels."""
+    low = torch.maximum(boxes[:, :, None, :2], anchors[:, :2])
+    high = torch.minimum(boxes[:, :, None, 2:], anchors[:, 2:])
+    overlap = (high - low).clamp(min=0).prod(-1)
+    area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+    own = (anchors[:, 2:] - anchors[:, :2]).prod(-1)
+    return overlap / (area[:, :, None] + own - overlap)
+
+
+def match(targets: Targets, anchors: Tensor) -> Tensor:
+    """[B, A] the object each anchor answers for, -1 for none (torchvision's SSDMatcher).
+
+    An anchor takes the object it overlaps most if by 0.5 or more; each object's best anchor takes that object whatever
+    the overlap (the later object, if two share a best anchor).
+    """
+    real = targets.labels > 0
+    iou = torch.where(
+        real[:, :, None], pairwise_iou(targets.boxes, anchors), torch.full((), -1.0).to(anchors)
+    )
+    best, matched = iou.max(1)
+    matched = torch.where(best >= POSITIVE_IOU, matched, -1)
+    owner = torch.arange(real.shape[1], device=real.device).expand_as(real)
+    forced = torch.full_like(matched, -1).scatter_reduce(
+        1, iou.argmax(2), torch.where(real, owner, -1), "amax"
+    )
+    return torch.where(forced >= 0, forced, matched)
+
+
+def ssd_losses(
+    logits: Tensor, deltas: Tensor, targets: Targets, anchors: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(localisation, classification) scalars: smooth L1 and cross entropy with three hard negatives a positive.
+
+    logits [B, A, C + 1], deltas [B, A, 4], anchors [A, 4]. Both are sums over the batch's matched anchors.
+    """
+    matched = match(targets, anchors)
+    positive = matched >= 0
+    count = positive.sum().clamp(min=1)
+    at_image, at_anchor = positive.nonzero(as_tuple=True)
+    chosen = matched[at_image, at_anchor]
+    wanted = encode_boxes(
+        targets.boxes[at_image, chosen],
+        anchors[at_anchor],
+        torch.tensor(BOX_WEIGHTS, device=anchors.device),
+    )
+    box_loss = F.smooth_l1_loss(deltas[at_image, at_anchor], wanted, reduction="sum")
+
+    label = torch.where(positive, targets.labels.gather(1, matched.clamp(min=0)), 0)
+    entropy = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none")
+    entropy = entropy.view_as(label)
+    hardness = entropy.detach().masked_fill(positive, -torch.inf)
+    rank = hardness.argsort(dim=1, descending=True, stable=True).argsort(1)
+    negative = rank < NEGATIVES_PER_POSITIVE * positive.sum(1, keepdim=True)
+    # an image with more than a quarter of its anchors positive counts those twice, as torchvision does
+    weight = positive.to(entropy) + negative.to(entropy)
+    return box_loss / count, (entropy * weight).sum() / count

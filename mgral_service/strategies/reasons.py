@@ -1,0 +1,90 @@
+"""Why an image was chosen, in one sentence for the person who will annotate it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.strategies.view import PoolView, Ranking
+
+_SPOKEN = {
+    "agent": "the agent",
+    "ridge": "the additive ridge values",
+    "uniform": "uniform chance",
+    "entropy": "mean entropy",
+    "entropy_sum": "summed entropy",
+    "entropy_max": "largest entropy",
+    "coreset": "core-set distance",
+    "entropy_coreset": "entropy and core-set distance",
+}
+_TOP_CLASSES = 3
+_LEAST_EVIDENCE = 0.1  # expected objects; weaker classes are not worth a word
+
+
+def spoken(name: str) -> str:
+    """A strategy's name as a sentence says it."""
+    return _SPOKEN.get(name, name)
+
+
+def explain(
+    view: PoolView, winner: str, ranking: Ranking, rivals: Mapping[str, IntArray]
+) -> tuple[str, ...]:
+    """[b] sentences: rank and score, uncertainty, novelty, predicted classes, rivals that agree.
+
+    `rivals` are other strategies' picks by name; without any, that part is left out.
+    """
+    pool = view.unlabelled
+    doubt = _percentiles(view.entropy.mean[pool], view.entropy.mean)
+    new = _percentiles(view.novelty[pool], view.novelty)
+    taken = {name: set(picked.tolist()) for name, picked in rivals.items()}
+    return tuple(
+        f"Rank {rank} of {len(ranking.positions)} by {spoken(winner)} (score {score:.3g}): "
+        f"{_doubt(view, at, doubt[at])}, {_distance(view, at, new[at])}, "
+        f"{_classes(view, at)}{_agreement(at, taken)}."
+        for rank, (at, score) in enumerate(
+            zip(ranking.positions.tolist(), ranking.scores.tolist(), strict=True), start=1
+        )
+    )
+
+
+def _percentiles(pool: FloatArray, values: FloatArray) -> FloatArray:
+    """[N] share of the unlabelled images whose value is lower, in percent."""
+    return np.asarray(100.0 * np.searchsorted(np.sort(pool), values, side="left") / len(pool))
+
+
+def _doubt(view: PoolView, at: int, percentile: float) -> str:
+    entropy = view.entropy.mean[at]
+    if view.entropy.sum[at] <= 0:
+        return "the detector found nothing in it"
+    return f"its entropy of {entropy:.2f} is above that of {percentile:.0f} % of the pool"
+
+
+def _distance(view: PoolView, at: int, percentile: float) -> str:
+    where = "from the nearest labelled image" if len(view.labelled) else "from the pool's centre"
+    return f"it lies {view.novelty[at]:.1f} {where} (farther than {percentile:.0f} %)"
+
+
+def _classes(view: PoolView, at: int) -> str:
+    evidence = view.evidence[at]
+    first = np.argsort(-evidence, kind="stable")[:_TOP_CLASSES]
+    named = [
+        f"{view.classes[one]} ({evidence[one]:.1f})"
+        for one in first
+        if evidence[one] >= _LEAST_EVIDENCE
+    ]
+    return f"it seems to show {', '.join(named)}" if named else "no class stands out"
+
+
+def _agreement(at: int, taken: Mapping[str, set[int]]) -> str:
+    if not taken:
+        return ""
+    agreeing = [spoken(name) for name, picked in taken.items() if at in picked]
+    if not agreeing:
+        return "; no rival would have taken it"
+    return f"; {_listed(agreeing)} would have taken it too"
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,76 @@
+"""The pool as strategies look at it: images in the order of their ids, so that no other order
+matters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from mgral_service.domain.acquisition import (
+    ImageEntropy,
+    class_evidence,
+    image_entropy,
+    nearest_distance,
+)
+from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.boxes import PoolObservation
+from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.features import aligned_detections
+from mgral_service.domain.pool import PoolSplit
+from mgral_service.domain.transport import standardise
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranking:
+    """What a strategy picks: positions [b] in the view, best first, each with a score [b]."""
+
+    positions: IntArray
+    scores: FloatArray
+
+
+class PoolView:
+    """Labelled and unlabelled images, sorted by id: N in all, U unlabelled.
+
+    ids          [N]; labelled [L] and unlabelled [U] are positions in it, ascending
+    observation  of exactly these images, in this order
+    points       [N, D] standardised embeddings
+    """
+
+    def __init__(
+        self, split: PoolSplit, observation: PoolObservation, classes: tuple[str, ...]
+    ) -> None:
+        """InvalidInput if an image of the split was not observed."""
+        ids = sorted([*split.labelled, *split.unlabelled])
+        observed = set(observation.ids)
+        for name in ids:
+            if name not in observed:
+                raise InvalidInput(f"image {name}", "is in the pool but was not observed")
+        self.ids = tuple(ids)
+        self.classes = classes
+        self.observation = observation.subset(ids)
+        open_ids = set(split.unlabelled)
+        is_open = np.array([name in open_ids for name in ids], dtype=np.bool_)
+        self.labelled: IntArray = np.flatnonzero(~is_open)
+        self.unlabelled: IntArray = np.flatnonzero(is_open)
+        self.points = standardise(self.observation.embeddings)
+
+    @cached_property
+    def entropy(self) -> ImageEntropy:
+        """[N] three ways."""
+        return image_entropy(aligned_detections(self.observation))
+
+    @cached_property
+    def novelty(self) -> FloatArray:
+        """[N] distance to the nearest labelled image, standardised embedding units."""
+        return nearest_distance(self.points, self.points[self.labelled])
+
+    @cached_property
+    def evidence(self) -> FloatArray:
+        """[N, C] expected objects of each class."""
+        return class_evidence(aligned_detections(self.observation), len(self.classes))
+
+    def names(self, positions: IntArray) -> tuple[str, ...]:
+        return tuple(self.ids[at] for at in positions)

@@ -1,0 +1,33 @@
+"""Fixtures that several folders share: one embedded server a session, fresh stores a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from mgral_service.store import Stores
+from mgral_service.store.embedded import EmbeddedValkey
+from mgral_service.store.memory import memory_stores
+from mgral_service.store.redis import redis_stores
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+    with EmbeddedValkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture
+def prefix(request: pytest.FixtureRequest) -> str:
+    """Of the keys of one test."""
+    return f"test:{request.node.nodeid}:"
+
+
+@pytest.fixture(params=["memory", "redis"])
+def stores(request: pytest.FixtureRequest) -> Stores:
+    """Each adapter's empty stores."""
+    if request.param == "memory":
+        return memory_stores()
+    server: EmbeddedValkey = request.getfixturevalue("valkey")
+    return redis_stores(server.url, request.getfixturevalue("prefix"), patience_s=2.0)

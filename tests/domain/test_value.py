@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.features import BatchFeatures
+from mgral_service.domain.lookup import LookupTable
+from mgral_service.domain.ports import ValueModel
+from mgral_service.domain.records import TableSpec
+from mgral_service.domain.transport import fixed_directions, standardise
+from mgral_service.domain.value import VALUE_MODELS, InverseDistance, Ridge, rank_reliability
+from tests.domain.pools import CLASSES, divide, mean_of, measure, observe
+
+SEEN = observe(200)
+SPLIT = divide(SEEN, 40)
+LABELLED = np.arange(40)
+POINTS = standardise(SEEN.embeddings)
+WORTH = mean_of(0.3 + 0.05 * POINTS[:, 0])
+
+
+def table_of(records: int = 30, seed: int = 0) -> LookupTable:
+    return measure(SEEN, SPLIT, records, 20, WORTH, seed)
+
+
+def scored(table: LookupTable, scores: FloatArray) -> LookupTable:
+    return replace(table, scores=scores)
+
+
+def without(table: LookupTable, at: int) -> LookupTable:
+    keep = np.arange(len(table)) != at
+    return replace(
+        table,
+        batches=tuple(batch for batch, kept in zip(table.batches, keep, strict=True) if kept),
+        sketches=table.sketches[keep],
+        scores=table.scores[keep],
+    )
+
+
+def ridge() -> Ridge:
+    return Ridge(BatchFeatures(SEEN, LABELLED, CLASSES))
+
+
+def inverse(
+    distance: Literal["sliced", "exact"] = "sliced", cutoff: Literal["query", "table"] = "query"
+) -> InverseDistance:
+    return InverseDistance(POINTS, fixed_directions(POINTS.shape[1]), distance, cutoff)
+
+
+@pytest.fixture(params=["ridge", "idw", "idw-exact", "idw-table"])
+def model(request: pytest.FixtureRequest) -> ValueModel:
+    spec = {
+        "ridge": TableSpec(value_model="ridge"),
+        "idw": TableSpec(value_model="idw"),
+        "idw-exact": TableSpec(value_model="idw", distance="exact"),
+        "idw-table": TableSpec(value_model="idw", cutoff="table"),
+    }[request.param]
+    return VALUE_MODELS[spec.value_model](SEEN, LABELLED, CLASSES, spec)
+
+
+def test_every_model_answers_in_shape_and_the_same_twice(model: ValueModel) -> None:
+    model.fit(table_of(12))
+    batches: list[IntArray] = [np.arange(60, 80), np.arange(90, 110), np.arange(150, 170)]
+    mean, sd = model.estimate(batches)
+    assert mean.shape == sd.shape == (3,)
+    assert (sd >= 0).all()
+    assert model.estimate(batches)[0].tolist() == mean.tolist()
+    assert model.left_out().shape == (12,)
+    first = model.reliability(np.random.default_rng(0))
+    assert first == model.reliability(np.random.default_rng(0))
+    assert first.records == 12
+    assert -1 <= first.low <= first.spearman <= first.high <= 1
+
+
+def test_equal_scores_carry_no_information(model: ValueModel) -> None:
+    model.fit(scored(table_of(12), np.full(12, 0.25)))
+    answer = model.reliability(np.random.default_rng(0))
+    assert (answer.spearman, answer.informed) == (0.0, False)
+    assert answer.low < 0
+    assert model.estimate([np.arange(50, 70)])[0] == pytest.approx([0.25])
+
+
+def test_equal_batches_carry_no_information(model: ValueModel) -> None:
+    table = table_of(12)
+    same = replace(
+        table,
+        batches=(table.batches[0],) * 12,
+        sketches=np.tile(table.sketches[0], (12, 1)),
+    )
+    model.fit(same)
+    assert not model.reliability(np.random.default_rng(0)).informed
+    assert np.isfinite(model.estimate([np.arange(50, 70)])).all()
+
+
+def test_a_planted_additive_value_is_found_by_the_ridge() -> None:
+    model = ridge()
+    model.fit(table_of(60))
+    assert model.reliability(np.random.default_rng(0)).low > 0.5
+    fresh = table_of(40, seed=9)
+    assert spearmanr(model.estimate(fresh.batches)[0], fresh.scores)[0] > 0.9
+    values = model.image_values()
+    assert np.corrcoef(values, POINTS[:, 0])[0, 1] > 0.9
+
+
+def test_inverse_distance_finds_some_of_it() -> None:
+    model = inverse()
+    model.fit(table_of(60))
+    fresh = table_of(40, seed=9)
+    assert spearmanr(model.estimate(fresh.batches)[0], fresh.scores)[0] > 0.3
+
+
+@pytest.mark.parametrize("at", [0, 7])
+def test_left_out_equals_fitting_again_without_the_record(at: int) -> None:
+    table = table_of(14)
+    model = inverse()
+    model.fit(table)
+    again = inverse()
+    again.fit(without(table, at))
+    assert model.left_out()[at] == pytest.approx(again.estimate([table.batches[at]])[0][0])
+
+
+def test_left_out_of_the_ridge_equals_solving_again_without_the_record() -> None:
+    table, at = table_of(14), 3
+    features = BatchFeatures(SEEN, LABELLED, CLASSES)
+    model = Ridge(features)
+    model.fit(table)
+    raw = features(table.batches)
+    spread = raw.std(axis=0)
+    scaled = (raw - raw.mean(axis=0)) / np.where(spread > 1e-9, spread, np.inf)
+    keep = np.arange(14) != at
+    centre = scaled[keep].mean(axis=0)
+    rows, scores = scaled[keep] - centre, table.scores[keep]
+    normal = rows.T @ rows + model.penalty * np.eye(rows.shape[1])
+    theta = np.linalg.solve(normal, rows.T @ (scores - scores.mean()))
+    expected = scores.mean() + float((scaled[at] - centre) @ theta)
+    assert model.left_out()[at] == pytest.approx(expected)
+
+
+def test_the_ridge_is_less_sure_far_from_its_records() -> None:
+    model = ridge()
+    rng = np.random.default_rng(0)
+    table = table_of(60)
+    model.fit(scored(table, table.scores + rng.normal(scale=0.01, size=60)))
+    far = np.argsort(POINTS[:, 1])[-20:]
+    sd = model.estimate([table.batches[-1], far])[1]
+    assert sd[1] > sd[0]
+
+
+def test_a_batch_that_no_record_is_near_counts_as_a_miss() -> None:
+    model = inverse(cutoff="table")
+    table = table_of(12)
+    model.fit(table)
+    mean, sd = model.estimate([np.argsort(POINTS.sum(axis=1))[-20:]])
+    assert model.misses == 1
+    assert mean == pytest.approx([table.scores.mean()])
+    assert sd == pytest.approx([table.scores.std()])
+    model.left_out()
+    assert model.misses == 1
+
+
+def test_a_record_itself_is_read_back() -> None:
+    model = inverse()
+    table = table_of(12)
+    model.fit(table)
+    assert model.estimate([table.batches[4]])[0] == pytest.approx([table.scores[4]], abs=1e-6)
+
+
+def test_sketches_of_another_make_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="another version"):
+        inverse().fit(replace(table_of(12), sketches=np.zeros((12, 3))))
+
+
+def test_a_ridge_needs_two_records() -> None:
+    table = table_of(4)
+    for at in (0, 0, 0):
+        table = without(table, at)
+    with pytest.raises(InvalidInput, match="two or more"):
+        ridge().fit(table)
+
+
+def test_fewer_than_three_records_rank_nothing() -> None:
+    answer = rank_reliability(lambda s: s, np.array([0.1, 0.2]), np.random.default_rng(0))
+    assert (answer.spearman, answer.low, answer.high) == (0.0, -1.0, 1.0)
+
+
+@pytest.mark.parametrize("name", ["ridge", "idw"])
+def test_pure_noise_is_rarely_called_informative(name: str) -> None:
+    spec = TableSpec(value_model="ridge" if name == "ridge" else "idw")
+    model = VALUE_MODELS[name](SEEN, LABELLED, CLASSES, spec)
+    table = table_of(24)
+    fooled = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        model.fit(scored(table, 0.3 + 0.02 * rng.standard_normal(24)))
+        fooled += model.reliability(rng).informed
+    assert fooled <= 4

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from mgral_service.domain.records import (
+    Candidate,
+    CycleSpec,
+    Evidence,
+    Reliability,
+    RewardPoint,
+    TablePoint,
+)
+from mgral_service.strategies.account import tell
+
+TABLE = (TablePoint(0, "tilted", 0.2, 0.21, 1.0), TablePoint(1, "uniform", 0.3, 0.27, 1.0))
+HISTORY = (RewardPoint(1, 0.21, 0.22, 0.0), RewardPoint(2, 0.25, 0.26, 0.0, 0.26))
+AGENT, RIDGE = Candidate("agent", 0.31, 0.02), Candidate("ridge", 0.30, 0.02)
+SPEC = CycleSpec("d", 3)
+
+
+def words(
+    low: float = 0.1,
+    winner: str = "agent",
+    misses: int = 0,
+    candidates: tuple[Candidate, ...] = (AGENT, RIDGE),
+    history: tuple[RewardPoint, ...] = HISTORY,
+) -> str:
+    evidence = Evidence(Reliability(2, 0.4, low, 0.7), candidates, history, TABLE, misses, 0.25, ())
+    return " ".join(tell(evidence, SPEC, winner))
+
+
+def test_an_informed_cycle_names_winner_rival_and_margin() -> None:
+    told = words()
+    assert "2 trained proxies, measured from 0.200 to 0.300" in told
+    assert "Spearman 0.40 (95 % interval 0.10 to 0.70)" in told
+    assert "the agent won by estimated ap50 less 0.5 standard deviations: 0.310 ± 0.020" in told
+    assert "by 0.0100, closer than the estimate's own error" in told
+    assert "from 0.210 to 0.250" in told
+    assert "shares" not in told
+    assert "near enough" not in told
+
+
+def test_a_wide_margin_is_no_tie() -> None:
+    assert "own error" not in words(candidates=(AGENT, Candidate("coreset", 0.2, 0.02)))
+
+
+def test_an_uninformed_cycle_says_who_chose_instead() -> None:
+    told = words(low=-0.1, winner="entropy_coreset")
+    assert "carried no information this cycle" in told
+    assert "So entropy and core-set distance chose" in told
+    assert "would have won" in told
+    assert "shares 25 % of these images" in told
+
+
+def test_misses_are_counted_in_words() -> None:
+    assert "7 times no record was near enough" in words(misses=7)
+
+
+def test_a_lone_candidate_and_no_training_are_told_shortly() -> None:
+    told = words(candidates=(AGENT,), history=())
+    assert "ahead of" not in told
+    assert "iterations" not in told

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mgral_service.domain.arrays import IntArray
+from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.ports import Query
+from mgral_service.domain.records import AgentSpec, Choice, CycleSpec, TableSpec
+from mgral_service.domain.transport import standardise
+from mgral_service.strategies import CLASSICAL, STRATEGIES, rerank
+from tests.domain.pools import CLASSES, divide, mean_of, measure, observe
+
+SEEN = observe(160)
+SPLIT = divide(SEEN, 40)
+VALUES = 0.3 + 0.05 * standardise(SEEN.embeddings)[:, 0]
+
+
+def query_of(worth: Callable[[IntArray], float], records: int = 40, model: str = "ridge") -> Query:
+    table = TableSpec(records=records, value_model="ridge" if model == "ridge" else "idw")
+    agent = AgentSpec(iterations=40, draws=8, lane=32, learning_rate=3e-3)
+    spec = CycleSpec("demo", 15, table=table, agent=agent)
+    return Query(spec, SPLIT, SEEN, CLASSES, measure(SEEN, SPLIT, records, 15, worth))
+
+
+def choose(query: Query) -> Choice:
+    return STRATEGIES["mgral"]().select(query, np.random.default_rng(0), lambda progress: None)
+
+
+def noise(seed: int = 0) -> Callable[[IntArray], float]:
+    rng = np.random.default_rng(seed)
+    return lambda batch: float(0.3 + 0.02 * rng.standard_normal())
+
+
+def value_of(ids: tuple[str, ...]) -> float:
+    return float(VALUES[[SEEN.ids.index(one) for one in ids]].mean())
+
+
+def test_a_clear_reward_is_followed_and_explained() -> None:
+    query = query_of(mean_of(VALUES))
+    choice = choose(query)
+    evidence = choice.evidence
+    assert evidence is not None
+    assert evidence.reliability.informed
+    assert choice.strategy in {"agent", "ridge"}
+    best = float(np.sort(VALUES[40:])[-15:].mean())
+    assert value_of(choice.ids) - 0.3 > 0.8 * (best - 0.3)
+    names = {one.name for one in evidence.candidates}
+    assert names == {"agent", "ridge", *CLASSICAL}
+    assert evidence.candidates[0].name == choice.strategy
+    assert len(evidence.history) == query.spec.agent.iterations
+    assert [point.index for point in evidence.table] == list(range(40))
+    assert 0 <= evidence.agent_overlap <= 1
+    assert any("informative" in line for line in evidence.words)
+    assert any("ahead of" in line for line in evidence.words)
+
+
+def test_a_worth_without_information_says_so_and_falls_back() -> None:
+    query = query_of(noise(), records=24)
+    choice = choose(query)
+    evidence = choice.evidence
+    assert evidence is not None
+    assert not evidence.reliability.informed
+    assert choice.strategy == query.spec.when_uninformed
+    assert any("carried no information" in line for line in evidence.words)
+    alone = STRATEGIES[choice.strategy]().select(
+        query, np.random.default_rng(0), lambda progress: None
+    )
+    assert choice.ids == alone.ids
+    assert any(name.startswith("policy.") for name in choice.agent)
+
+
+def test_inverse_distance_has_no_ridge_candidate() -> None:
+    evidence = choose(query_of(mean_of(VALUES), model="idw")).evidence
+    assert evidence is not None
+    assert {one.name for one in evidence.candidates} == {"agent", *CLASSICAL}
+
+
+@pytest.mark.parametrize("winner", ["agent", "ridge", "uniform"])
+def test_every_kind_of_winner_can_rank_for_another_budget(winner: str) -> None:
+    query = query_of(mean_of(VALUES))
+    choice = choose(query)
+
+    def again(budget: int) -> Choice:
+        rng = np.random.default_rng(0)
+        return rerank(query.spec, SPLIT, SEEN, CLASSES, choice.agent, winner, budget, rng)
+
+    assert again(5).ids == again(20).ids[:5]
+    assert len(again(500).ids) == 120
+    if winner == choice.strategy:
+        assert again(15).ids == choice.ids
+
+
+@pytest.mark.parametrize(
+    ("winner", "message"), [("agent", "weights"), ("ridge", "value"), ("psychic", "psychic")]
+)
+def test_a_damaged_agent_is_refused(winner: str, message: str) -> None:
+    query = query_of(mean_of(VALUES))
+    with pytest.raises(InvalidInput, match=message):
+        rerank(query.spec, SPLIT, SEEN, CLASSES, {}, winner, 5, np.random.default_rng(0))
+
+
+def test_an_unknown_fallback_is_refused_before_any_training() -> None:
+    query = query_of(noise(), records=12)
+    with pytest.raises(InvalidInput, match="when_uninformed: must be one of uniform"):
+        choose(replace(query, spec=replace(query.spec, when_uninformed="oracle")))
+
+
+def test_reasons_read_as_sentences() -> None:
+    reason = choose(query_of(mean_of(VALUES))).reasons[0]
+    assert reason.startswith("Rank 1 of 15 by the a")
+    for part in ("% of the pool", "from the nearest labelled image", "would have taken it"):
+        assert part in reason or "found nothing" in reason
