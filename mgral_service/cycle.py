@@ -25,7 +25,6 @@ from mgral_service.domain.ports import Detector, ProxyTrainer, Query, QueryStrat
 from mgral_service.domain.records import (
     Choice,
     CycleReport,
-    CycleSpec,
     DesignedBatch,
     LookupRecord,
     PhaseTime,
@@ -36,6 +35,7 @@ from mgral_service.domain.records import (
     Selection,
     Status,
 )
+from mgral_service.domain.specs import CycleSpec
 
 PRELABEL_SCORE = 0.3  # boxes below it are not offered to annotators
 PRELABELS = 20  # an image

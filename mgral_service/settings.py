@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mgral_service import codec
 from mgral_service.domain.errors import InvalidInput
-from mgral_service.domain.records import ExperimentSpec
+from mgral_service.domain.specs import ExperimentSpec
 
 
 class Settings(BaseSettings):

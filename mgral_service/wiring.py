@@ -19,14 +19,9 @@ from mgral_service import codec
 from mgral_service.domain.boxes import Annotations
 from mgral_service.domain.errors import CycleNotReady, InvalidInput, MgralError, NotFound
 from mgral_service.domain.pool import PoolSplit
-from mgral_service.domain.ports import ProxyTrainer, Report
-from mgral_service.domain.records import (
-    CycleRecord,
-    CycleSpec,
-    DatasetRecord,
-    DatasetSpec,
-    Selection,
-)
+from mgral_service.domain.ports import ProxyTrainer, QueryStrategy, Report
+from mgral_service.domain.records import CycleRecord, DatasetRecord, Selection
+from mgral_service.domain.specs import CycleSpec, DatasetSpec
 from mgral_service.settings import Settings, from_environment
 from mgral_service.store import Stores
 
@@ -113,7 +108,6 @@ def workbench(
     from mgral_service.datasets.loading import load_images
     from mgral_service.detectors.local import TaskDetector
     from mgral_service.metrics import METRICS
-    from mgral_service.strategies import STRATEGIES
 
     connect()
     spec = record.spec
@@ -151,8 +145,17 @@ def workbench(
         annotations,
         detector,
         proxies,
-        lambda name: STRATEGIES[name](),
+        strategy,
     )
+
+
+def strategy(name: str) -> QueryStrategy:
+    """InvalidInput for a name that is in no line of STRATEGIES."""
+    from mgral_service.strategies import STRATEGIES
+
+    if name not in STRATEGIES:
+        raise InvalidInput("strategy", f"{name!r} is none of {', '.join(STRATEGIES)}")
+    return STRATEGIES[name]()
 
 
 def local_proxies(

@@ -7,14 +7,13 @@ import numpy as np
 from mgral_service.domain.boxes import Annotations
 from mgral_service.domain.records import (
     CycleRecord,
-    CycleSpec,
     DatasetRecord,
-    DatasetSpec,
     ImageRecord,
     IngestReport,
     LookupRecord,
     Status,
 )
+from mgral_service.domain.specs import CycleSpec, DatasetSpec
 
 
 def cycle_record(name: str = "cyc_1", dataset: str = "digits") -> CycleRecord:

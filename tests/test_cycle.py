@@ -1,7 +1,8 @@
 import numpy as np
 
 from mgral_service.cycle import Purpose, seed_of, selection_of, stream
-from mgral_service.domain.records import Choice, CycleSpec
+from mgral_service.domain.records import Choice
+from mgral_service.domain.specs import CycleSpec
 from tests.doubles import CLASSES, ids, observation
 
 

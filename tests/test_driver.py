@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mgral_service.store.artifacts import FileArtifacts
 
 from mgral_service import codec, cycle, driver
 from mgral_service.domain.boxes import Annotations
@@ -12,18 +11,16 @@ from mgral_service.domain.errors import IllegalTransition, LeaseHeld
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import Report
 from mgral_service.domain.records import (
-    AgentSpec,
     CycleRecord,
     CycleReport,
-    CycleSpec,
     DatasetRecord,
-    DatasetSpec,
     ImageRecord,
     IngestReport,
     Selection,
     Status,
-    TableSpec,
 )
+from mgral_service.domain.specs import AgentSpec, CycleSpec, DatasetSpec, TableSpec
+from mgral_service.store.artifacts import FileArtifacts
 from mgral_service.store.memory import memory_stores
 from mgral_service.strategies import STRATEGIES
 from tests.doubles import CLASSES, FakeDetector, FakeProxies, ids

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mgral_service.datasets.digits import write_digits
-from mgral_service.datasets.oracle import write_held_back
 
 from mgral_service import codec, service
 from mgral_service.client import Client
+from mgral_service.datasets.digits import write_digits
+from mgral_service.datasets.oracle import write_held_back
 from mgral_service.demo import annotate
 from mgral_service.domain.errors import Conflict, InvalidInput, NotFound
-from mgral_service.domain.records import DatasetSpec
+from mgral_service.domain.specs import DatasetSpec
 from mgral_service.settings import Settings
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mgral_service.datasets.digits import write_digits
-from mgral_service.store.embedded import EmbeddedValkey
 
+from mgral_service.datasets.digits import write_digits
 from mgral_service.domain.records import LookupRecord
+from mgral_service.store.embedded import EmbeddedValkey
 from mgral_service.store.redis import redis_stores
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]

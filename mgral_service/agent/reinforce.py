@@ -15,7 +15,8 @@ from mgral_service.agent.sampling import draw_batches, first_pick_entropy, log_p
 from mgral_service.domain.advantage import advantages
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.ports import Report
-from mgral_service.domain.records import AgentSpec, Progress, RewardPoint, Status
+from mgral_service.domain.records import Progress, RewardPoint, Status
+from mgral_service.domain.specs import AgentSpec
 
 Reward = Callable[[Sequence[IntArray]], tuple[FloatArray, FloatArray]]
 """Batches of positions in the embeddings -> mean [K] and standard deviation [K], fractions of mAP.

@@ -14,7 +14,8 @@ from mgral_service.datasets.voc import read_voc
 from mgral_service.domain.boxes import Annotations
 from mgral_service.domain.errors import DatasetRefused
 from mgral_service.domain.ports import Report
-from mgral_service.domain.records import DatasetRecord, DatasetSpec
+from mgral_service.domain.records import DatasetRecord
+from mgral_service.domain.specs import DatasetSpec
 
 DATASETS: dict[str, Reader] = {"coco": read_coco, "voc": read_voc}
 

@@ -23,7 +23,7 @@ from mgral_service.datasets.listing import (
     root_of,
 )
 from mgral_service.domain.errors import DatasetRefused
-from mgral_service.domain.records import DatasetSpec
+from mgral_service.domain.specs import DatasetSpec
 
 
 def read_coco(spec: DatasetSpec, ledger: Ledger) -> Catalogue:

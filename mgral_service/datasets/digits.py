@@ -1,7 +1,7 @@
 """A detection dataset made of the 1,797 real handwritten digits that scikit-learn ships.
 
-Ten classes with a long tail, scenes that differ in scale, clutter and contrast, and near-duplicates:
-a pool in which the choice of images matters. The same arguments give the same bytes.
+Ten classes with a long tail, scenes that differ in scale, clutter and contrast, near-duplicates: a
+pool in which the choice of images matters. The same arguments give the same bytes.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class _Split:
 def class_shares() -> FloatArray:
     """[10] how often each digit is drawn; 0 is the commonest, 9 the rarest."""
     falling = FALLOFF ** np.arange(10, dtype=np.float64)
-    return falling / falling.sum()
+    shares: FloatArray = falling / falling.sum()
+    return shares
 
 
 def write_digits(

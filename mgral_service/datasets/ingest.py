@@ -25,13 +25,8 @@ from mgral_service.domain.boxes import Annotations
 from mgral_service.domain.errors import DatasetRefused, InvalidInput
 from mgral_service.domain.pool import carve_scoring
 from mgral_service.domain.ports import Report
-from mgral_service.domain.records import (
-    DatasetRecord,
-    DatasetSpec,
-    ImageRecord,
-    IngestReport,
-    Progress,
-)
+from mgral_service.domain.records import DatasetRecord, ImageRecord, IngestReport, Progress
+from mgral_service.domain.specs import DatasetSpec
 
 THREADS = 4
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from mgral_service.datasets.ledger import Ledger
 from mgral_service.domain.errors import DatasetRefused
-from mgral_service.domain.records import DatasetSpec
+from mgral_service.domain.specs import DatasetSpec
 
 Role = Literal["labelled", "unlabelled", "scoring", "test"]
 ROLES: tuple[Role, ...] = ("labelled", "unlabelled", "scoring", "test")

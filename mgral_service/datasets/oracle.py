@@ -15,7 +15,8 @@ from mgral_service.datasets.listing import images_folder
 from mgral_service.domain.boxes import Annotations
 from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.ports import Report
-from mgral_service.domain.records import DatasetSpec, ImageRecord
+from mgral_service.domain.records import ImageRecord
+from mgral_service.domain.specs import DatasetSpec
 
 
 class RevealingOracle:

@@ -58,7 +58,8 @@ def compose(
             boxes.append((at[0], at[1], at[0] + alpha.shape[1], at[1] + alpha.shape[0]))
             digits.append(digit)
     _draw_strokes(canvas, int(rng.integers(0, 3)), rng)
-    canvas += rng.normal(0, rng.uniform(2, 11), canvas.shape).astype(np.float32)
+    grain = rng.standard_normal(canvas.shape, dtype=np.float32)
+    canvas += grain * np.float32(rng.uniform(2, 11))
     if rng.random() < 0.3:
         canvas = _blurred(canvas, float(rng.uniform(0.4, 1.1)))
     return Scene(_as_bytes(canvas), np.array(boxes, np.float64), np.array(digits, np.int64))
@@ -102,35 +103,38 @@ def _texture(size: int, cells: int, rng: np.random.Generator) -> FloatArray:
 
 def _draw_blobs(canvas: Float32Array, rng: np.random.Generator) -> None:
     """Soft ellipses, to 7 of them."""
-    size = len(canvas)
+    size, ground = len(canvas), canvas.mean((0, 1))
     for _ in range(int(rng.integers(0, 8))):
-        mask = Image.new("L", (size, size))
         x, y = rng.uniform(0, size, size=2)
         rx, ry = rng.uniform(0.02, 0.15, size=2) * size
-        ImageDraw.Draw(mask).ellipse((x - rx, y - ry, x + rx, y + ry), fill=255)
+        mask = Image.new("L", (math.ceil(2 * rx) + 24, math.ceil(2 * ry) + 24))
+        ImageDraw.Draw(mask).ellipse((12, 12, 12 + 2 * rx, 12 + 2 * ry), fill=255)
         soft = mask.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.5, 4))))
-        _blend(canvas, soft, _ink_colour(canvas.mean((0, 1)), rng), rng.uniform(0.2, 0.8))
+        corner = (round(x - rx) - 12, round(y - ry) - 12)
+        _blend(canvas, soft, corner, _ink_colour(ground, rng), rng.uniform(0.2, 0.8))
 
 
 def _draw_strokes(canvas: Float32Array, count: int, rng: np.random.Generator) -> None:
     """Lines and arcs as thick as the digits' own strokes."""
-    size = len(canvas)
+    size, ground = len(canvas), canvas.mean((0, 1))
     for _ in range(count):
-        mask = Image.new("L", (size, size))
-        draw = ImageDraw.Draw(mask)
         width = int(rng.integers(1, max(2, size // 32) + 1))
         x, y = rng.uniform(0, size, size=2)
-        reach = rng.uniform(0.06, 0.35) * size
+        reach = rng.uniform(0.03, 0.17) * size
         angle = rng.uniform(0, 2 * math.pi)
+        middle = math.ceil(reach) + width + 4
+        mask = Image.new("L", (2 * middle, 2 * middle))
+        draw = ImageDraw.Draw(mask)
         if rng.random() < 0.5:
-            end = (x + reach * math.cos(angle), y + reach * math.sin(angle))
-            draw.line((x, y, *end), fill=255, width=width)
+            dx, dy = reach * math.cos(angle), reach * math.sin(angle)
+            draw.line((middle - dx, middle - dy, middle + dx, middle + dy), fill=255, width=width)
         else:
-            box = (x - reach / 2, y - reach / 3, x + reach / 2, y + reach / 3)
+            box = (middle - reach, middle - reach / 1.5, middle + reach, middle + reach / 1.5)
             start = math.degrees(angle)
             draw.arc(box, start, start + rng.uniform(60, 250), fill=255, width=width)
         soft = mask.filter(ImageFilter.GaussianBlur(0.6))
-        _blend(canvas, soft, _ink_colour(canvas.mean((0, 1)), rng), rng.uniform(0.4, 0.9))
+        corner = (round(x) - middle, round(y) - middle)
+        _blend(canvas, soft, corner, _ink_colour(ground, rng), rng.uniform(0.4, 0.9))
 
 
 def _render(glyph: FloatArray, size: int, rng: np.random.Generator) -> FloatArray:
@@ -161,15 +165,12 @@ def _cut_to_ink(alpha: FloatArray) -> FloatArray:
 
 
 def _fragment(glyphs: FloatArray, size: int, rng: np.random.Generator) -> FloatArray:
-    """[H, W] opacity of a half or a quarter of a digit: clutter that looks like ink."""
+    """[H, W] opacity of a piece of a digit: clutter that looks like ink."""
     alpha = _render(glyphs[rng.integers(len(glyphs))], size, rng)
-    height, width = alpha.shape
-    middle_y, middle_x = height // 2, width // 2
-    parts = [alpha[:middle_y], alpha[middle_y:], alpha[:, :middle_x], alpha[:, middle_x:]]
-    part = parts[rng.integers(4)]
-    if rng.random() < 0.5:
-        part = part[: max(1, len(part) // 2)]
-    return np.rot90(part, int(rng.integers(4)))
+    height, width = (max(2, round(rng.uniform(0.4, 0.65) * side)) for side in alpha.shape)
+    y = int(rng.integers(max(1, alpha.shape[0] - height + 1)))
+    x = int(rng.integers(max(1, alpha.shape[1] - width + 1)))
+    return np.rot90(alpha[y : y + height, x : x + width], int(rng.integers(4)))
 
 
 def _free_place(
@@ -216,9 +217,19 @@ def _paste(
     ground += (opacity * (colour - ground)).astype(np.float32)
 
 
-def _blend(canvas: Float32Array, mask: Image.Image, colour: FloatArray, strength: float) -> None:
-    opacity = (np.asarray(mask, dtype=np.float64) / 255 * strength)[:, :, None]
-    canvas += (opacity * (colour - canvas)).astype(np.float32)
+def _blend(
+    canvas: Float32Array,
+    mask: Image.Image,
+    corner: tuple[int, int],
+    colour: FloatArray,
+    strength: float,
+) -> None:
+    """Colour through a mask whose upper left corner lies at x, y, perhaps outside the canvas."""
+    x, y = corner
+    patch = np.asarray(mask, dtype=np.float32)[max(0, -y) :, max(0, -x) :, None]
+    ground = canvas[max(0, y) : y + mask.height, max(0, x) : x + mask.width]
+    opacity = patch[: ground.shape[0], : ground.shape[1]] * np.float32(strength / 255)
+    ground += opacity * (colour.astype(np.float32) - ground)
 
 
 def _ink_colour(ground: Float32Array, rng: np.random.Generator) -> FloatArray:

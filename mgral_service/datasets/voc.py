@@ -26,7 +26,7 @@ from mgral_service.datasets.listing import (
     root_of,
 )
 from mgral_service.domain.errors import DatasetRefused, InvalidInput
-from mgral_service.domain.records import DatasetSpec
+from mgral_service.domain.specs import DatasetSpec
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element

@@ -88,9 +88,7 @@ def csd(p: Aligned, flip: Aligned, still_p: Aligned, still_flip: Aligned) -> Ten
 
     `still_...` are the same predictions without gradient; the localisation of both sides learns.
     """
-    classes = 0.5 * (
-        divergence(still_flip.probs, p.probs) + divergence(still_p.probs, flip.probs)
-    )
+    classes = 0.5 * (divergence(still_flip.probs, p.probs) + divergence(still_p.probs, flip.probs))
     place = (p.loc - flip.loc).square().mean(-1)
     return masked_mean(classes + place, still_p.foreground())
 
@@ -143,6 +141,4 @@ class IsdLoss:
         )
         flip, q = bare.flipped(mirror), bare.half_swapped()
         still = (p.detach(), q.detach(), mix.detach())
-        return csd(p, flip, still[0], flip.detach()) + interpolation(
-            p, q, mix, still, views.blend
-        )
+        return csd(p, flip, still[0], flip.detach()) + interpolation(p, q, mix, still, views.blend)

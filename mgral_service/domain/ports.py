@@ -18,7 +18,6 @@ from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.records import (
     Choice,
     CycleRecord,
-    CycleSpec,
     DatasetRecord,
     Event,
     LookupRecord,
@@ -28,6 +27,7 @@ from mgral_service.domain.records import (
     Reliability,
     Selection,
 )
+from mgral_service.domain.specs import CycleSpec
 
 Report = Callable[[Progress], None]
 """Takes progress; may raise (a lost lease, a cancelled cycle) to stop the work that reports."""

@@ -25,7 +25,8 @@ from mgral_service.domain.lookup import (
     table_cutoff,
 )
 from mgral_service.domain.ports import ValueModel
-from mgral_service.domain.records import Reliability, TableSpec
+from mgral_service.domain.records import Reliability
+from mgral_service.domain.specs import TableSpec
 from mgral_service.domain.transport import (
     LEVELS,
     exact_distance,

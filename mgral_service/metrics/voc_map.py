@@ -90,9 +90,7 @@ def iou(box: FloatArray, others: FloatArray) -> FloatArray:
 
 def eleven_points(recall: FloatArray, precision: FloatArray) -> float:
     """Mean over recall 0, 0.1 ... 1 of the best precision at that recall or beyond (VOC2007)."""
-    return float(
-        np.mean([precision[recall >= point / 10].max(initial=0.0) for point in range(11)])
-    )
+    return float(np.mean([precision[recall >= point / 10].max(initial=0.0) for point in range(11)]))
 
 
 def area(recall: FloatArray, precision: FloatArray) -> float:

@@ -13,8 +13,9 @@ import numpy as np
 from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import QueryStrategy
-from mgral_service.domain.records import Choice, CycleSpec
-from mgral_service.strategies import coreset, entropy, entropy_coreset, mgral, uniform
+from mgral_service.domain.records import Choice
+from mgral_service.domain.specs import CycleSpec
+from mgral_service.strategies import coreset, entropy, entropy_coreset, uniform
 from mgral_service.strategies.classical import Classical, Pick
 
 CLASSICAL: Mapping[str, Pick] = {
@@ -27,9 +28,16 @@ CLASSICAL: Mapping[str, Pick] = {
 }
 """Those that need no table; all of them are rivals in the portfolio of "mgral"."""
 
+
+def _mgral() -> QueryStrategy:
+    from mgral_service.strategies.mgral import Mgral  # needs torch; the names alone do not
+
+    return Mgral(CLASSICAL)
+
+
 STRATEGIES: Mapping[str, Callable[[], QueryStrategy]] = {
     **{name: partial(Classical, name, pick) for name, pick in CLASSICAL.items()},
-    "mgral": partial(mgral.Mgral, CLASSICAL),
+    "mgral": _mgral,
 }
 
 
@@ -49,4 +57,6 @@ def rerank(
     `observation` are those it chose from. InvalidInput if the winner is not known or its arrays
     are missing.
     """
+    from mgral_service.strategies import mgral
+
     return mgral.rerank(CLASSICAL, spec, split, observation, classes, agent, winner, budget, rng)

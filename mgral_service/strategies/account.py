@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mgral_service.domain.records import Candidate, CycleSpec, Evidence
+from mgral_service.domain.records import Candidate, Evidence
+from mgral_service.domain.specs import CycleSpec
 from mgral_service.strategies.reasons import spoken
 
 

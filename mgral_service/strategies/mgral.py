@@ -22,7 +22,8 @@ from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import Query, Report, ValueModel
-from mgral_service.domain.records import Candidate, Choice, CycleSpec, Evidence, TablePoint
+from mgral_service.domain.records import Candidate, Choice, Evidence, TablePoint
+from mgral_service.domain.specs import CycleSpec
 from mgral_service.domain.value import VALUE_MODELS, Ridge
 from mgral_service.strategies.account import tell
 from mgral_service.strategies.classical import Pick, choose

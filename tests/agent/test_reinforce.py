@@ -10,7 +10,8 @@ import pytest
 from mgral_service.agent.policy import score
 from mgral_service.agent.reinforce import GREEDY_EVERY, Reward, TrainedAgent, greedy, train_agent
 from mgral_service.domain.arrays import FloatArray, IntArray
-from mgral_service.domain.records import AgentSpec, Progress
+from mgral_service.domain.records import Progress
+from mgral_service.domain.specs import AgentSpec
 
 POINTS = np.random.default_rng(0).standard_normal((60, 6))
 SPEC = AgentSpec(iterations=30, draws=8, lane=16, learning_rate=3e-3)

@@ -6,7 +6,8 @@ import pytest
 from mgral_service.domain.boxes import Annotations
 from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.pool import PoolSplit, carve_scoring, label, split_of
-from mgral_service.domain.records import DatasetRecord, DatasetSpec, IngestReport
+from mgral_service.domain.records import DatasetRecord, IngestReport
+from mgral_service.domain.specs import DatasetSpec
 
 SPLIT = PoolSplit({"a": 0}, ("b", "c"), ("s",), ("t",))
 

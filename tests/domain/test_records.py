@@ -6,15 +6,13 @@ from typing import Any
 import pytest
 
 from mgral_service.domain.errors import InvalidInput
-from mgral_service.domain.records import (
+from mgral_service.domain.records import Reconciliation, Reliability, Status
+from mgral_service.domain.specs import (
     AgentSpec,
     CycleSpec,
     DatasetSpec,
     DetectorSpec,
     ExperimentSpec,
-    Reconciliation,
-    Reliability,
-    Status,
     TableSpec,
 )
 

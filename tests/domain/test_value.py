@@ -12,7 +12,7 @@ from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.features import BatchFeatures
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.ports import ValueModel
-from mgral_service.domain.records import TableSpec
+from mgral_service.domain.specs import TableSpec
 from mgral_service.domain.transport import fixed_directions, standardise
 from mgral_service.domain.value import VALUE_MODELS, InverseDistance, Ridge, rank_reliability
 from tests.domain.pools import CLASSES, divide, mean_of, measure, observe

@@ -1,13 +1,7 @@
 from __future__ import annotations
 
-from mgral_service.domain.records import (
-    Candidate,
-    CycleSpec,
-    Evidence,
-    Reliability,
-    RewardPoint,
-    TablePoint,
-)
+from mgral_service.domain.records import Candidate, Evidence, Reliability, RewardPoint, TablePoint
+from mgral_service.domain.specs import CycleSpec
 from mgral_service.strategies.account import tell
 
 TABLE = (TablePoint(0, "tilted", 0.2, 0.21, 1.0), TablePoint(1, "uniform", 0.3, 0.27, 1.0))

@@ -9,7 +9,8 @@ import pytest
 from mgral_service.domain.arrays import IntArray
 from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.ports import Query
-from mgral_service.domain.records import AgentSpec, Choice, CycleSpec, TableSpec
+from mgral_service.domain.records import Choice
+from mgral_service.domain.specs import AgentSpec, CycleSpec, TableSpec
 from mgral_service.domain.transport import standardise
 from mgral_service.strategies import CLASSICAL, STRATEGIES, rerank
 from tests.domain.pools import CLASSES, divide, mean_of, measure, observe

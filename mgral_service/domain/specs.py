@@ -1,0 +1,227 @@
+"""What a user writes: the body of a request, a table of an experiment file, the flags of the CLI.
+
+The defaults are what a user gets who sets nothing; ranges are checked here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from mgral_service.domain.errors import InvalidInput
+
+# Read by the codec: unknown keys are refused.
+_STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
+
+
+def _require(where: str, ok: bool, what: str) -> None:
+    if not ok:
+        raise InvalidInput(where, what)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSpec:
+    """Where a dataset lies and which file gives which role.
+
+    format "coco": `labelled`, `unlabelled`, `scoring`, `test` are COCO JSON files below `root`,
+    images below `images`.
+    format "voc":  they are names of `ImageSets/Main/*.txt`; `images` is `JPEGImages`.
+    `unlabelled` lists images only (annotations in it are refused: labels the service must not see).
+    Without `scoring`, `scoring_share` of the labelled images is set apart once, by `seed`.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    name: str
+    root: str
+    format: Literal["coco", "voc"] = "coco"
+    images: str = "images"
+    labelled: str = "train.json"
+    unlabelled: str | None = None
+    scoring: str | None = None
+    test: str | None = None
+    scoring_share: float = 0.25
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        allowed = self.name.replace("-", "").replace("_", "").replace(".", "")
+        _require(
+            "name",
+            allowed.isascii() and allowed.isalnum() and len(self.name) <= 63,
+            "use 1 to 63 letters, digits, '-', '_' or '.'",
+        )
+        _require("scoring_share", 0 < self.scoring_share < 1, "must lie between 0 and 1")
+        _require("seed", self.seed >= 0, "must be 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSpec:
+    """The task detector and its recipe; proxies share everything but `steps`.
+
+    size: training side in pixels (images are squeezed to a square); steps: optimiser steps; batch:
+    images a step.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    name: Literal["ssdlite"] = "ssdlite"
+    size: int = 160
+    steps: int = 200
+    batch: int = 8
+    learning_rate: float = 2e-3
+    freeze_backbone: bool = True
+
+    def __post_init__(self) -> None:
+        _require(
+            "detector.size",
+            64 <= self.size <= 1024 and self.size % 32 == 0,
+            "a multiple of 32 from 64 to 1024",
+        )
+        _require("detector.steps", self.steps >= 1, "must be 1 or more")
+        _require("detector.batch", self.batch >= 2, "must be 2 or more")
+        _require("detector.learning_rate", 0 < self.learning_rate < 1, "must lie between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """The lookup table: how many proxies, trained how, on which batches, and how the table is read.
+
+    records         M, trained proxies
+    min_records     the cycle goes on with this many when some fail for good; None: half of M, at
+                    least 4
+    design          batches drawn "tilted" (domain/design.py) or "uniform" (the paper)
+    objective       L_U of a proxy: "isd" or "csd"
+    steps           optimiser steps of a proxy
+    actors          proxies trained at the same time; cpus and gpus: each one's share, fractions
+                    allowed
+    max_failures    retries of one proxy
+    value_model     "ridge" or "idw" (inverse distance, the paper)
+    distance        of "idw": "sliced" or "exact" Wasserstein
+    cutoff          of "idw": records nearer than mean - 1 sd of the "query"'s or the "table"'s
+                    distances count
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    records: int = 200
+    min_records: int | None = None
+    design: Literal["tilted", "uniform"] = "tilted"
+    objective: Literal["isd", "csd"] = "isd"
+    steps: int = 80
+    actors: int = 2
+    cpus: float = 1.0
+    gpus: float = 0.0
+    max_failures: int = 2
+    value_model: Literal["ridge", "idw"] = "ridge"
+    distance: Literal["sliced", "exact"] = "sliced"
+    cutoff: Literal["query", "table"] = "query"
+
+    def __post_init__(self) -> None:
+        _require("table.records", self.records >= 4, "must be 4 or more")
+        _require(
+            "table.min_records",
+            self.min_records is None or 4 <= self.min_records <= self.records,
+            "must lie between 4 and table.records",
+        )
+        _require("table.steps", self.steps >= 1, "must be 1 or more")
+        _require("table.actors", self.actors >= 1, "must be 1 or more")
+        _require("table.cpus", self.cpus > 0, "must be above 0")
+        _require("table.gpus", self.gpus >= 0, "must be 0 or more")
+        _require("table.max_failures", self.max_failures >= 0, "must be 0 or more")
+
+    @property
+    def least(self) -> int:
+        """Records without which the cycle fails."""
+        return self.min_records if self.min_records is not None else max(4, self.records // 2)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """The agent's training (agent/reinforce.py).
+
+    iterations   T, policy gradient steps
+    draws        K, batches drawn a step
+    baseline     "rloo" (leave-one-out), "ema", "previous" (the paper's Eq. 1), "paper" (its Eq. 2
+                 as printed)
+    memory       lambda of "ema" and "paper"
+    lane         images a lane of the walk over the pool; 0: one lane, the paper's
+    temperature  tau at the first and the last iteration
+    caution      beta: predictive standard deviations taken off a reward
+    entropy      eta, weight of the entropy bonus
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    iterations: int = 2200
+    draws: int = 16
+    baseline: Literal["rloo", "ema", "previous", "paper"] = "rloo"
+    memory: float = 0.5
+    lane: int = 128
+    learning_rate: float = 3.5e-4
+    temperature: tuple[float, float] = (1.0, 0.3)
+    caution: float = 0.5
+    entropy: float = 1e-3
+
+    def __post_init__(self) -> None:
+        _require("agent.iterations", self.iterations >= 1, "must be 1 or more")
+        _require("agent.draws", self.draws >= 1, "must be 1 or more")
+        _require(
+            "agent.draws",
+            self.baseline != "rloo" or self.draws >= 2,
+            "the leave-one-out baseline needs 2 draws: for one choose another agent.baseline",
+        )
+        _require("agent.memory", 0 <= self.memory < 1, "must lie in [0, 1)")
+        _require("agent.lane", self.lane >= 0, "must be 0 (one lane) or more")
+        _require("agent.learning_rate", 0 < self.learning_rate < 1, "must lie between 0 and 1")
+        _require("agent.temperature", min(self.temperature) > 0, "both must be above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class CycleSpec:
+    """One active learning cycle: choose `budget` images of `dataset`.
+
+    strategy         "mgral", "uniform", "entropy" (mean), "entropy_sum", "entropy_max", "coreset",
+                     "entropy_coreset"
+    metric           the reward: "ap50", "ap" (COCO), "voc07" (11-point), "voc12" (area), all at
+                     fractions
+    when_uninformed  what selects when the reward's reliability interval reaches zero
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    dataset: str
+    budget: int
+    seed: int = 0
+    strategy: str = "mgral"
+    metric: Literal["ap50", "ap", "voc07", "voc12"] = "ap50"
+    when_uninformed: str = "entropy_coreset"
+    detector: DetectorSpec = field(default_factory=DetectorSpec)
+    table: TableSpec = field(default_factory=TableSpec)
+    agent: AgentSpec = field(default_factory=AgentSpec)
+
+    def __post_init__(self) -> None:
+        _require("budget", self.budget >= 1, "must be 1 or more")
+        _require("seed", 0 <= self.seed < 2**63, "must be 0 or more")
+        _require(
+            "when_uninformed",
+            self.when_uninformed != "mgral",
+            "must be a strategy that needs no reward",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentSpec:
+    """A whole experiment without the gateway: `cycles` rounds on a dataset whose held-back labels
+    an oracle reveals.
+
+    initial: labelled images at the start, drawn by the cycle's seed from `dataset.labelled`; the
+    rest is the pool.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    dataset: DatasetSpec
+    cycle: CycleSpec
+    initial: int
+    cycles: int = 1
+
+    def __post_init__(self) -> None:
+        _require("initial", self.initial >= 2, "must be 2 or more")
+        _require("cycles", self.cycles >= 1, "must be 1 or more")
+        _require(
+            "cycle.dataset", self.cycle.dataset == self.dataset.name, "must equal dataset.name"
+        )
