@@ -58,7 +58,10 @@ class Display:
     def __call__(self, kind: str, data: Mapping[str, Any]) -> None:
         if kind == "progress":
             self._progress(data)
-        elif kind == "cycle.state_changed" and self._bars is None:
+        elif kind == "cycle.state_changed":
+            self._tasks, self._started = {}, {}  # a phase may come again: it gets a bar of its own
+            if self._bars is not None:
+                return
             detail = f": {data['detail']}" if "detail" in data else ""
             self._line(f"{data['status']}{detail}")
 

@@ -128,6 +128,7 @@ class RayProxyTrainer:
         if not specs:
             return
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # no CSV beside the store
+        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # no tables on stdout: `verbose` alone keeps one
         stream = _Stream(specs)
         thread = threading.Thread(target=self._run, args=(specs, stream), daemon=True)
         thread.start()

@@ -79,9 +79,12 @@ def fit(
     report(step, loss) is called every ten steps and at the end; TrainingDiverged for a loss that is not finite.
     """
     rng = np.random.default_rng([seed, 4])
-    learnt = [weight for weight in net.parameters() if weight.requires_grad]
+    groups = net.learning_rates()
+    learnt = [weight for weights, _ in groups for weight in weights]
     average = [weight.detach().clone() for weight in learnt]
-    optimiser = torch.optim.AdamW(learnt, weight_decay=WEIGHT_DECAY, fused=True)
+    optimiser = torch.optim.AdamW(
+        [{"params": weights} for weights, _ in groups], weight_decay=WEIGHT_DECAY, fused=True
+    )
     net.train()
     for step in range(recipe.steps):
         batch = next(batches)
@@ -98,8 +101,8 @@ def fit(
         optimiser.zero_grad()
         loss.backward()
         size = torch.nn.utils.clip_grad_norm_(learnt, CLIP)
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * rate(step, recipe.steps)
+        for group, (_, share) in zip(optimiser.param_groups, groups, strict=True):
+            group["lr"] = share * recipe.learning_rate * rate(step, recipe.steps)
         optimiser.step()
         kept = max(1 / (step + 2), 1 / (1 + AVERAGED * recipe.steps))
         torch._foreach_lerp_(average, [weight.detach() for weight in learnt], kept)

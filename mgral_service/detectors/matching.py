@@ -18,12 +18,13 @@ NEGATIVES_PER_POSITIVE = 3.0
 
 def pairwise_iou(boxes: Tensor, anchors: Tensor) -> Tensor:
     """[B, G, A] from boxes [B, G, 4] and anchors [A, 4], xyxy pixels."""
-    low = torch.maximum(boxes[:, :, None, :2], anchors[:, :2])
-    high = torch.minimum(boxes[:, :, None, 2:], anchors[:, 2:])
-    overlap = (high - low).clamp(min=0).prod(-1)
-    area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
-    own = (anchors[:, 2:] - anchors[:, :2]).prod(-1)
-    return overlap / (area[:, :, None] + own - overlap)
+    left, top, right, bottom = (side.contiguous() for side in boxes[..., None].unbind(2))
+    start_x, start_y, end_x, end_y = (side.contiguous() for side in anchors.unbind(1))
+    wide = torch.minimum(right, end_x).sub_(torch.maximum(left, start_x)).clamp_(min=0)
+    high = torch.minimum(bottom, end_y).sub_(torch.maximum(top, start_y)).clamp_(min=0)
+    overlap = wide.mul_(high)
+    areas = (right - left) * (bottom - top) + (end_x - start_x) * (end_y - start_y)
+    return overlap / areas.sub_(overlap)
 
 
 def match(targets: Targets, anchors: Tensor) -> Tensor:

@@ -46,23 +46,17 @@ class Targets:
         return Targets(self.boxes[index], self.labels[index])
 
     @classmethod
-    def of(
-        cls, truth: Annotations, ids: Sequence[str], sizes: Tensor, side: int, device: torch.device
-    ) -> Targets:
-        """Boxes of original pixels brought to squares of `side` pixels; rows with `ignore` are left out.
-
-        sizes [B, 2] original width and height of `ids`, which must all be in `truth`
-        """
+    def of(cls, truth: Annotations, ids: Sequence[str], device: torch.device) -> Targets:
+        """Of `ids`, in that order, from boxes in training pixels; rows with `ignore` are left out."""
         some = truth.subset(ids)
         keep = ~some.ignore
         image = torch.from_numpy(some.image[keep])
         count = torch.bincount(image, minlength=len(ids))
-        widest = max(1, int(count.max())) if len(ids) else 1
-        slot = torch.arange(len(image)) - torch.cumsum(count, 0)[image] + count[image]
-        scale = side / sizes.double().repeat(1, 2)
+        slot = torch.arange(len(image)) - (count.cumsum(0) - count)[image]
+        widest = max([1, *count.tolist()])
         boxes = torch.zeros(len(ids), widest, 4)
         labels = torch.zeros(len(ids), widest, dtype=torch.int64)
-        boxes[image, slot] = (torch.from_numpy(some.boxes[keep]) * scale[image]).float()
+        boxes[image, slot] = torch.from_numpy(some.boxes[keep]).float()
         labels[image, slot] = torch.from_numpy(some.labels[keep]) + 1
         return cls(boxes.to(device), labels.to(device))
 
@@ -86,6 +80,10 @@ class DetectorNet(nn.Module, ABC):
     @abstractmethod
     def initialise(self, seed: int) -> None:
         """Back to the initial weights: pretrained where there are such, else drawn from `seed` alone."""
+
+    @abstractmethod
+    def learning_rates(self) -> list[tuple[list[nn.Parameter], float]]:
+        """What is trained, in groups, each with its share of the recipe's learning rate."""
 
     @abstractmethod
     def forward(self, images: Tensor) -> RawOutput:

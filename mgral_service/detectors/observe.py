@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from mgral_service.datasets.loading import ImageStore
 from mgral_service.detectors.net import DetectorNet
 from mgral_service.domain.boxes import Detections, PoolObservation
 
@@ -69,47 +70,44 @@ def suppress(boxes: Tensor, probs: Tensor, rule: Suppression) -> Found:
 @torch.inference_mode()
 def observe(
     net: DetectorNet,
-    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
-    sizes: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
+    images: ImageStore,
     ids: Sequence[str],
     rule: Suppression,
     report: Callable[[int], None] | None = None,
 ) -> PoolObservation:
-    """Look at pixels [N, 3, S, S] of images whose original (width, height) are sizes [N, 2].
-
-    report(images done) after each chunk. The net must be in evaluation mode.
-    """
+    """Look at `ids`; report(images done) after each chunk. The net must be in evaluation mode."""
     device = net.anchors.device
-    parts: list[Found] = []
-    pooled: list[Tensor] = []
+    rows = images.rows(ids)
+    pooled: list[Tensor] = [torch.zeros(0, net.embedding)]
+    parts = [_nothing(net.classes)]
     for start in range(0, len(ids), CHUNK):
-        images = torch.from_numpy(pixels[start : start + CHUNK]).to(device).float() / 255
-        raw = net(images)
+        pixels = torch.from_numpy(images.pixels[rows[start : start + CHUNK]]).to(device)
+        raw = net(pixels.float() / 255)
         found = suppress(*net.decode(raw), rule)
-        parts.append(
-            Found(found.image + start, found.boxes, found.labels, found.scores, found.probs)
-        )
-        pooled.append(raw.pooled)
+        parts.append(replace(found, image=found.image + start))
+        pooled.append(raw.pooled.cpu())
         if report is not None:
             report(min(start + CHUNK, len(ids)))
-    if not parts:
-        none = Detections(
-            (),
-            np.zeros(0, np.int64),
-            np.zeros((0, 4)),
-            np.zeros(0, np.int64),
-            np.zeros(0),
-            np.zeros((0, net.classes + 1)),
-        )
-        return PoolObservation((), np.zeros((0, net.embedding)), none)
-    image = torch.cat([part.image for part in parts]).cpu().numpy()
-    scale = np.tile(np.asarray(sizes, np.float64) / net.size, 2)
     detections = Detections(
         tuple(ids),
-        image,
-        torch.cat([part.boxes for part in parts]).double().cpu().numpy() * scale[image],
-        torch.cat([part.labels for part in parts]).cpu().numpy(),
-        torch.cat([part.scores for part in parts]).double().cpu().numpy(),
-        torch.cat([part.probs for part in parts]).double().cpu().numpy(),
+        *(
+            torch.cat([getattr(part, column).cpu() for part in parts]).numpy().astype(kind)
+            for column, kind in COLUMNS
+        ),
     )
-    return PoolObservation(tuple(ids), torch.cat(pooled).double().cpu().numpy(), detections)
+    embeddings = torch.cat(pooled).double().numpy()
+    return PoolObservation(tuple(ids), embeddings, images.unscale(detections))
+
+
+COLUMNS = (
+    ("image", np.int64),
+    ("boxes", np.float64),
+    ("labels", np.int64),
+    ("scores", np.float64),
+    ("probs", np.float64),
+)
+
+
+def _nothing(classes: int) -> Found:
+    index = torch.zeros(0, dtype=torch.int64)
+    return Found(index, torch.zeros(0, 4), index, torch.zeros(0), torch.zeros(0, classes + 1))

@@ -1,4 +1,4 @@
-"""SSDLite on EfficientNet-Lite0: ImageNet features, a light pyramid of four levels, torchvision's default boxes.
+"""SSDLite on EfficientNet-Lite0: ImageNet features, a light pyramid, torchvision's SSD head and boxes.
 
 Strides 8 to 64. The global averages of the four levels, 64 channels each, are the image's 256-d embedding.
 """
@@ -25,6 +25,7 @@ from mgral_service.domain.errors import Unavailable
 BACKBONE = "tf_efficientnet_lite0"
 CHANNELS = 64
 GROUPS = 8
+BACKBONE_SHARE = 0.05
 SCALES = [0.10, 0.20, 0.38, 0.65, 1.0]
 RATIOS = [[2], [2], [2], [2]]
 
@@ -146,6 +147,11 @@ class SsdLite(DetectorNet):
                         nn.init.zeros_(module.bias)
                 elif isinstance(module, nn.GroupNorm):
                     module.reset_parameters()
+
+    def learning_rates(self) -> list[tuple[list[nn.Parameter], float]]:
+        new = [*self.pyramid.parameters(), *self.head.parameters()]
+        old = [] if self.freeze else [(list(self.backbone.parameters()), BACKBONE_SHARE)]
+        return [(new, 1.0), *old]
 
     def forward(self, images: Tensor) -> RawOutput:
         scaled = ((images - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)

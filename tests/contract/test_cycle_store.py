@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from mgral_service.domain.errors import (
 )
 from mgral_service.domain.records import Problem, Status
 from mgral_service.store import Stores
+from mgral_service.store.embedded import EmbeddedValkey
 from mgral_service.store.redis import redis_stores
 from tests.fakes import cycle_record
 
@@ -59,7 +61,7 @@ def test_creating_an_id_twice_keeps_the_first(stores: Stores) -> None:
 
 def test_an_unknown_cycle_is_not_found(stores: Stores) -> None:
     cycles = stores.cycles
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: cycles.get("no"),
         lambda: cycles.put(cycle_record("no"), None),
         lambda: cycles.acquire("no", "me", 1.0),
@@ -67,7 +69,8 @@ def test_an_unknown_cycle_is_not_found(stores: Stores) -> None:
         lambda: cycles.put_document("no", "report", "{}", None),
         lambda: cycles.document("no", "report"),
         lambda: cycles.page("no", 3),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(NotFound):
             call()
 
@@ -132,12 +135,13 @@ def test_a_lease_taken_over_writes_no_more(stores: Stores) -> None:
     time.sleep(0.05)
     new = stores.cycles.acquire("cyc_1", "new", FOREVER_S)
     assert new > old
-    for call in (
+    calls: list[Callable[[], None]] = [
         lambda: stores.cycles.put(replace(record, status=Status.OBSERVING), old),
         lambda: stores.cycles.renew("cyc_1", old, 1.0),
         lambda: stores.cycles.put_document("cyc_1", "report", "{}", old),
         lambda: stores.cycles.release("cyc_1", old),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(StaleLease):
             call()
     stores.cycles.put(replace(record, status=Status.OBSERVING), new)
@@ -187,8 +191,8 @@ def test_documents_are_kept_by_name(stores: Stores) -> None:
     assert stores.cycles.document("cyc_1", "other") is None
 
 
-def test_redis_stores_travel_by_pickle(valkey: object, prefix: str) -> None:
-    stores = redis_stores(valkey.url, prefix)  # type: ignore[attr-defined]
+def test_redis_stores_travel_by_pickle(valkey: EmbeddedValkey, prefix: str) -> None:
+    stores = redis_stores(valkey.url, prefix)
     stores.cycles.create(cycle_record(), None, "")
     for part in (stores.cycles, stores.table, stores.events, stores.datasets):
         assert b"redis.client" not in pickle.dumps(part)

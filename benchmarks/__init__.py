@@ -1,0 +1,1 @@
+"""One file a claim; README.md holds the command behind each published figure."""

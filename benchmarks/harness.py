@@ -1,0 +1,115 @@
+"""What every benchmark shares: flags, the machine's description, a table on the screen and JSON on disk."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+HERE = Path(__file__).parent
+DATASETS = Path(os.environ.get("MGRAL_DATASETS", HERE.parent.parent / "shared" / "datasets"))
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "ray", "pycocotools")
+
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """quick: end within a minute on two cores, with the same figures; device: "cpu" or "cuda"."""
+
+    quick: bool
+    device: str
+
+
+def main(
+    name: str,
+    words: str,
+    measure: Callable[[Options], Figures],
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Parse the flags, run `measure`, print its figures and write them to `--out`.
+
+    name   the benchmark's module: `python -m benchmarks.NAME`
+    words  what it shows, for `--help` and the head of the table
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=words)
+    parser.add_argument("--quick", action="store_true", help="a minute on two cores, same figures")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / f"{name}.json")
+    flags = parser.parse_args(arguments)
+    figures = measure(Options(flags.quick, flags.device))
+    command = [f"python -m benchmarks.{name}"]
+    command += ["--quick"] * flags.quick + ["--device cuda"] * (flags.device == "cuda")
+    result = {
+        "command": " ".join(command),
+        "machine": machine(flags.device),
+        "versions": versions(),
+        "figures": {key: float(value) for key, value in figures.items()},
+    }
+    flags.out.parent.mkdir(parents=True, exist_ok=True)
+    flags.out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    print(table(words, result["command"], figures))
+    print(f"written to {flags.out}")
+
+
+def dataset(name: str) -> Path:
+    """The folder of a shared dataset; ends the program in words if it is not there."""
+    folder = DATASETS / name
+    if not (folder / "train.json").is_file():
+        sys.exit(
+            f"{folder} holds no train.json: put the dataset {name!r} there, "
+            "or set MGRAL_DATASETS to the folder that holds it"
+        )
+    return folder
+
+
+def machine(device: str) -> dict[str, str | int | float]:
+    """Processor, cores this process may use, memory in GiB, load when asked, and the GPU if one is used."""
+    about: dict[str, str | int | float] = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
+    }
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        about["memory_gib"] = round(total / 2**30, 1)
+    if hasattr(os, "getloadavg"):
+        about["load_1_minute"] = round(os.getloadavg()[0], 2)
+    if device == "cuda":
+        import torch
+
+        about["gpu"] = torch.cuda.get_device_name()
+    return about
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages whose version may change a figure, where installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def table(words: str, command: str, figures: Figures) -> str:
+    """The figures as lines of text."""
+    width = max(len(key) for key in figures)
+    rows = [f"  {key:<{width}}  {value:>12.4f}" for key, value in figures.items()]
+    return "\n".join([words, command, *rows])

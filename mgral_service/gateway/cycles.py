@@ -1,0 +1,161 @@
+"""/cycles: start, list, watch over, cancel, resume."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Response
+
+from mgral_service import codec
+from mgral_service.domain.errors import Conflict, CycleNotReady, InvalidInput, LeaseHeld, NotFound
+from mgral_service.domain.records import CycleRecord, CycleReport, Progress, Status
+from mgral_service.domain.specs import CycleSpec
+from mgral_service.gateway.datasets import answered_ids
+from mgral_service.gateway.documents import body_of, problems_of
+from mgral_service.gateway.ports import GatewayPorts
+from mgral_service.gateway.problems import RETRY_S, BadRequest
+from mgral_service.gateway.requests import (
+    SPEC_BYTES,
+    JsonBody,
+    PageSize,
+    PageToken,
+    after_token,
+    idempotency_key,
+    page_limit,
+    page_token,
+)
+from mgral_service.gateway.schemas import CycleOut, CyclesOut
+from mgral_service.gateway.supervision import launch_driver, move, tell_status
+
+
+def cycle_routes(ports: GatewayPorts) -> APIRouter:
+    router = APIRouter(tags=["cycles"])
+    cycles = ports.stores.cycles
+
+    @router.post(
+        "/cycles",
+        status_code=202,
+        openapi_extra=body_of("CycleSpec"),
+        responses=problems_of(400, 404, 409, 413, 415, 503),
+    )
+    def start_cycle(
+        response: Response,
+        body: Annotated[bytes, Depends(JsonBody(SPEC_BYTES))],
+        idempotency: Annotated[str | None, Header(alias="Idempotency-Key")] = None,
+    ) -> CycleOut:
+        """Start a cycle. The same Idempotency-Key and body again give the same cycle."""
+        key = idempotency_key(idempotency)
+        spec = codec.decode(CycleSpec, body)
+        record, replayed = start(ports, spec, key)
+        response.headers["Location"] = f"/cycles/{record.id}"
+        response.headers["Retry-After"] = str(RETRY_S)
+        if replayed:
+            response.headers["Idempotency-Replayed"] = "true"
+        return shown(ports, record)
+
+    @router.get("/cycles", responses=problems_of(400, 503))
+    def list_cycles(page_size: PageSize = 0, token: PageToken = "") -> CyclesOut:
+        """All cycles, newest first."""
+        size, after = page_limit(page_size), after_token("cycles", token)
+        try:
+            found = cycles.page(after, size + 1)
+        except NotFound:
+            raise BadRequest("page_token: no such cycle") from None
+        following = page_token("cycles", found[size - 1].id) if len(found) > size else ""
+        now = ports.clock()
+        return CyclesOut(
+            cycles=[CycleOut.of(record, None, now) for record in found[:size]],
+            next_page_token=following,
+        )
+
+    @router.get("/cycles/{id}", responses=problems_of(404, 503))
+    def read_cycle(id: str) -> CycleOut:
+        """One cycle with its progress."""
+        return shown(ports, cycles.get(id))
+
+    _add_commands(router, ports)
+    return router
+
+
+def _add_commands(router: APIRouter, ports: GatewayPorts) -> None:
+    cycles = ports.stores.cycles
+
+    @router.post("/cycles/{id}/cancel", responses=problems_of(404, 409, 503))
+    def cancel_cycle(id: str) -> CycleOut:
+        """Stop a cycle for good; again is the same. 409 for one that succeeded or failed."""
+        record = cycles.get(id)
+        if record.status is not Status.CANCELLED:
+            move(ports, record, Status.CANCELLED, None)
+            record = cycles.get(id)
+        if record.job is not None:
+            ports.launcher.cancel(record.job)
+        return shown(ports, record)
+
+    @router.post("/cycles/{id}/resume", status_code=202, responses=problems_of(404, 409, 503))
+    def resume_cycle(id: str) -> CycleOut:
+        """Give a cycle whose driver died a new one. 409 where one is at work or none is wanted."""
+        record = cycles.get(id)
+        if not record.status.driven:
+            raise Conflict(f"cycle {id!r} is {record.status}: there is nothing to drive")
+        holder = cycles.holder(id)
+        if holder is not None:
+            raise LeaseHeld(id, holder)
+        return shown(ports, launch_driver(ports, record))
+
+    @router.get(
+        "/cycles/{id}/report",
+        responses={**problems_of(404, 409, 503), 200: {"model": CycleReport}},
+    )
+    def read_report(id: str) -> Response:
+        """The cycle in figures; it grows with each phase. 409 before the first is done."""
+        record, text = cycles.get(id), cycles.document(id, "report")
+        if text is None and record.status.terminal:
+            raise NotFound("report of cycle", id)
+        if text is None:
+            raise CycleNotReady(id, record.status)
+        return Response(text, media_type="application/json")
+
+
+def start(ports: GatewayPorts, spec: CycleSpec, key: str | None) -> tuple[CycleRecord, bool]:
+    """The cycle, and whether an earlier request with this key made it."""
+    _check(ports, spec)
+    now = ports.clock()
+    fingerprint = hashlib.sha256(codec.encode(spec).encode()).hexdigest()
+    mine = CycleRecord(ports.new_id(), spec, Status.QUEUED, 0, now, now)
+    record = ports.stores.cycles.create(mine, key, fingerprint)
+    replayed = record.id != mine.id
+    if not replayed:
+        tell_status(ports, record.id, Status.QUEUED)
+    not_launched = record.status is Status.QUEUED and record.problem is not None
+    if not replayed or not_launched:
+        record = launch_driver(ports, record)
+    return record, replayed
+
+
+def shown(ports: GatewayPorts, record: CycleRecord) -> CycleOut:
+    return CycleOut.of(record, _progress(ports, record), ports.clock())
+
+
+def _check(ports: GatewayPorts, spec: CycleSpec) -> None:
+    """NotFound for the dataset, InvalidInput for what it cannot give."""
+    for where, name in (("strategy", spec.strategy), ("when_uninformed", spec.when_uninformed)):
+        if name not in ports.strategies:
+            known = ", ".join(sorted(ports.strategies))
+            raise InvalidInput(where, f"is not known: choose one of {known}")
+    dataset = ports.stores.datasets.get(spec.dataset)
+    left = len(dataset.unlabelled) - len(answered_ids(ports, dataset))
+    if spec.budget > left:
+        raise InvalidInput("budget", f"{left} unlabelled images are left: ask for fewer")
+
+
+def _progress(ports: GatewayPorts, record: CycleRecord) -> Progress | None:
+    """Of the phase the cycle is in; None if nobody reported any yet."""
+    if record.status is Status.TRAINING_PROXIES:
+        done = ports.stores.table.count(record.id)
+        return Progress(record.status, done, record.spec.table.records)
+    event = ports.stores.events.last(record.id, "progress")
+    if event is None or event.data.get("phase") != record.status:
+        return None
+    names = ("phase", "done", "total", "figures")
+    return codec.build(Progress, {name: event.data[name] for name in names if name in event.data})

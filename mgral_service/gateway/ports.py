@@ -1,0 +1,59 @@
+"""What the gateway is plugged into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mgral_service.domain.boxes import Annotations
+from mgral_service.domain.ports import (
+    CycleLauncher,
+    CycleStore,
+    DatasetStore,
+    EventLog,
+    LookupStore,
+    Selector,
+)
+from mgral_service.domain.records import DatasetRecord, Reconciliation, Selection
+from mgral_service.domain.specs import DatasetSpec
+
+
+class RecordStores(Protocol):
+    """The four record stores of one place."""
+
+    @property
+    def cycles(self) -> CycleStore: ...
+    @property
+    def table(self) -> LookupStore: ...
+    @property
+    def events(self) -> EventLog: ...
+    @property
+    def datasets(self) -> DatasetStore: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GatewayPorts:
+    """Everything beyond HTTP.
+
+    ingest        reads and checks a dataset; DatasetRefused
+    read_answers  parsed COCO JSON, the dataset, the selected ids -> annotations, how they met
+    export_coco   a selection as COCO JSON, the detector's boxes as pre-labels
+    strategies    known names
+    clock         seconds since the epoch
+    new_id        a cycle's id, never the same twice
+    token         bearer token; None: everybody on this address may do everything
+    checks        for /readyz, by name, beside the store's own; raise if something is missing
+    """
+
+    stores: RecordStores
+    launcher: CycleLauncher
+    selector: Selector
+    ingest: Callable[[DatasetSpec], DatasetRecord]
+    read_answers: Callable[[Any, DatasetRecord, Sequence[str]], tuple[Annotations, Reconciliation]]
+    export_coco: Callable[[Selection, DatasetRecord], dict[str, Any]]
+    strategies: frozenset[str]
+    clock: Callable[[], float]
+    new_id: Callable[[], str]
+    token: str | None = None
+    checks: Mapping[str, Callable[[], None]] = field(default_factory=dict)

@@ -1,0 +1,109 @@
+"""What requests carry: bodies within limits, tokens of pages, keys, credentials."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Query, Request
+from fastapi.security.utils import get_authorization_scheme_param
+
+from mgral_service.gateway.problems import (
+    BadRequest,
+    BodyTooLarge,
+    Forbidden,
+    Unauthorized,
+    WrongMediaType,
+)
+
+SPEC_BYTES = 1 << 20
+ANSWERS_BYTES = 64 << 20
+PAGE = 50
+LARGEST_PAGE = 1000
+KEY_CHARACTERS = 255
+
+PageSize = Annotated[int, Query(ge=0, description="0: the default, 50; at most 1000 are given")]
+PageToken = Annotated[
+    str, Query(alias="page_token", description="next_page_token of the page before")
+]
+
+
+class JsonBody:
+    """A dependency: the raw body, JSON by its Content-Type and within `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+    async def __call__(self, request: Request) -> bytes:
+        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media != "application/json" and not (
+            media.startswith("application/") and media.endswith("+json")
+        ):
+            raise WrongMediaType
+        if request.headers.get("content-encoding", "identity").lower() != "identity":
+            raise WrongMediaType
+        stated = request.headers.get("content-length", "")
+        if stated.isdecimal() and int(stated[:20]) > self.limit:
+            raise BodyTooLarge(self.limit)
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > self.limit:
+                raise BodyTooLarge(self.limit)
+        return bytes(body)
+
+
+class Guard:
+    """A dependency: the bearer token where there is one; no requests from other sites' pages."""
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    async def __call__(self, request: Request) -> None:
+        if self._token is not None:
+            scheme, given = get_authorization_scheme_param(request.headers.get("authorization"))
+            same = secrets.compare_digest(given.strip().encode(), self._token.encode())
+            if scheme.lower() != "bearer" or not same:
+                raise Unauthorized
+        origin = request.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+            raise Forbidden
+
+
+def idempotency_key(header: str | None) -> str | None:
+    """The key, bare or quoted: 1 to 255 printable ASCII characters; BadRequest otherwise."""
+    if header is None:
+        return None
+    key = header.strip()
+    if len(key) >= 2 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if not (1 <= len(key) <= KEY_CHARACTERS and key.isascii() and key.isprintable()):
+        raise BadRequest("Idempotency-Key: use 1 to 255 printable ASCII characters")
+    return key
+
+
+def page_limit(size: int) -> int:
+    """0 is the default; more than the largest page is the largest page."""
+    return min(size or PAGE, LARGEST_PAGE)
+
+
+def page_token(listing: str, after: str) -> str:
+    """An opaque token: what comes after `after` in `listing`."""
+    return base64.urlsafe_b64encode(json.dumps([listing, after]).encode()).decode().rstrip("=")
+
+
+def after_token(listing: str, token: str) -> str | None:
+    """What `page_token` held, None for the first page; BadRequest for another listing's token."""
+    if not token:
+        return None
+    try:
+        padded = token + "=" * (-len(token) % 4)
+        held, after = json.loads(base64.b64decode(padded, altchars="-_", validate=True))
+    except (ValueError, TypeError, RecursionError):
+        raise BadRequest("page_token: send the next_page_token of the page before") from None
+    if held != listing or not isinstance(after, str):
+        raise BadRequest("page_token: belongs to another list or another budget")
+    return after
