@@ -113,12 +113,11 @@ def workbench(
     spec = record.spec
     dataset = kept.datasets.get(spec.dataset)
     images = load_images(Path(dataset.spec.root), dataset.images, spec.detector.size, report)
-    earlier = [
-        answered
-        for name, answered in kept.datasets.labels(spec.dataset)
-        if set(answered.ids) <= set(split.labelled)
-    ]
-    annotations = Annotations.concat([datasets.annotations_of(dataset), *earlier])
+    annotations = datasets.annotations_of(dataset)
+    for _, answered in kept.datasets.labels(spec.dataset):
+        known = set(annotations.ids)
+        new = [one for one in answered.ids if one in split.labelled and one not in known]
+        annotations = Annotations.concat([annotations, answered.subset(new)])
     device = device_of(settings)
     detector = TaskDetector(
         spec.detector,
@@ -128,9 +127,9 @@ def workbench(
         cycle.seed_of(spec.seed, cycle.Purpose.DETECTOR),
         device,
     )
-    known = annotations.subset((*split.labelled, *split.scoring))
+    shown = annotations.subset((*split.labelled, *split.scoring))
     proxies = RayProxyTrainer(
-        partial(local_proxies, spec, dataset.classes, images, known, split.scoring, device),
+        partial(local_proxies, spec, dataset.classes, images, shown, split.scoring, device),
         spec.table.actors,
         spec.table.cpus,
         spec.table.gpus,
@@ -255,9 +254,10 @@ def gateway_ports(rank: Callable[[str, int], Selection]) -> GatewayPorts:
 
     settings = from_environment()
     kept = stores(settings, GATEWAY_PATIENCE_S)
+    launcher = RayJobLauncher(settings.jobs_url, settings.driver_gpus)
     return GatewayPorts(
         stores=kept,
-        launcher=RayJobLauncher(settings.jobs_url, settings.driver_gpus),
+        launcher=launcher,
         selector=StoredSelector(kept, rank),
         ingest=partial(ingest, settings),
         read_answers=read_answers,
@@ -266,6 +266,7 @@ def gateway_ports(rank: Callable[[str, int], Selection]) -> GatewayPorts:
         clock=time.time,
         new_id=new_cycle_id,
         token=settings.token.get_secret_value() if settings.token else None,
+        checks={"cluster": launcher.ping},
     )
 
 

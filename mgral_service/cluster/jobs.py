@@ -53,6 +53,10 @@ class RayJobLauncher:
                 return False
             raise Unavailable("the cluster's Jobs API", str(error).splitlines()[0]) from error
 
+    def ping(self) -> None:
+        """Unavailable unless the Jobs API answers."""
+        self._client()
+
     def _client(self) -> JobSubmissionClient:
         try:
             return JobSubmissionClient(self._address)

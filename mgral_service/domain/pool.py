@@ -77,10 +77,14 @@ def label(split: PoolSplit, ids: Iterable[str], cycle: int) -> PoolSplit:
 
 
 def split_of(dataset: DatasetRecord, labels: Sequence[Annotations]) -> PoolSplit:
-    """The roles now: as registered, then moved by the annotations of each cycle since, in order."""
+    """The roles now: as registered, then moved by the annotations of each cycle since, in order.
+
+    An image that two cycles brought belongs to the first.
+    """
     split = PoolSplit(
         dict.fromkeys(dataset.labelled, 0), dataset.unlabelled, dataset.scoring, dataset.test
     )
     for number, answered in enumerate(labels, start=1):
-        split = label(split, answered.ids, number)
+        new = [name for name in answered.ids if name not in split.labelled]
+        split = label(split, new, number)
     return split
