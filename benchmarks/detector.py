@@ -1,6 +1,7 @@
 """AP50 and training time of `ssdlite` on BCCD: 160 px, 60 training images, 150 steps of 8 images.
 
-The 60 are drawn from train.json by SEED; test.json is scored once. `--quick`: one eighth of the steps, half the test images.
+The 60 are drawn from train.json by SEED; test.json is scored once. `--quick`: one eighth of the
+steps, half the test images.
 """
 
 from __future__ import annotations

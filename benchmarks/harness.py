@@ -1,4 +1,6 @@
-"""What every benchmark shares: flags, the machine's description, a table on the screen and JSON on disk."""
+"""What every benchmark shares: flags, the machine's description, a table on the screen and JSON on
+disk.
+"""
 
 from __future__ import annotations
 
@@ -44,17 +46,17 @@ def main(
     parser.add_argument("--out", type=Path, default=HERE / "results" / f"{name}.json")
     flags = parser.parse_args(arguments)
     figures = measure(Options(flags.quick, flags.device))
-    command = [f"python -m benchmarks.{name}"]
-    command += ["--quick"] * flags.quick + ["--device cuda"] * (flags.device == "cuda")
+    quick, device = " --quick" * flags.quick, " --device cuda" * (flags.device == "cuda")
+    command = f"python -m benchmarks.{name}{quick}{device}"
     result = {
-        "command": " ".join(command),
+        "command": command,
         "machine": machine(flags.device),
         "versions": versions(),
         "figures": {key: float(value) for key, value in figures.items()},
     }
     flags.out.parent.mkdir(parents=True, exist_ok=True)
     flags.out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
-    print(table(words, result["command"], figures))
+    print(table(words, command, figures))
     print(f"written to {flags.out}")
 
 
@@ -70,7 +72,9 @@ def dataset(name: str) -> Path:
 
 
 def machine(device: str) -> dict[str, str | int | float]:
-    """Processor, cores this process may use, memory in GiB, load when asked, and the GPU if one is used."""
+    """Processor, cores this process may use, memory in GiB, load when asked, and the GPU if one is
+    used.
+    """
     about: dict[str, str | int | float] = {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),

@@ -89,7 +89,7 @@ def up(
     known = settings.from_environment()
     if detach:
         log = known.home / "up.log"
-        url = service.up_detached(known, log)
+        url, _ = service.up_detached(known, log)
         err.print(f"mgral answers at {url}; log in {log}; stop it with `mgral down`")
     else:
         service.up(known, err.print)

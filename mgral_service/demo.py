@@ -62,14 +62,15 @@ def run_demo(folder: Path | None, out: Path, seed: int, stdout: Console, stderr:
             update={"home": out / "home", "port": service.free_port(), "redis_url": None}
         )
         with story.phase("start") as made:
-            url = service.up_detached(known, out / "service.log")
+            url, process = service.up_detached(known, out / "service.log")
             made(f"Valkey, Ray and Serve at {url}")
         try:
-            client = Client(url, known.token.get_secret_value() if known.token else None)
-            outcome = _round(client, spec, folder, seed, story, show)
+            with Client(url, known.token.get_secret_value() if known.token else None) as client:
+                outcome = _round(client, spec, folder, seed, story, show)
         finally:
             with story.phase("stop") as made:
                 service.down(known)
+                process.wait()
                 made("nothing left running")
     paths = write(out, outcome.selection, outcome.report, outcome.documents, outcome.files)
     _print(stdout, story, outcome, paths)

@@ -107,8 +107,9 @@ def _service(settings: Settings) -> Check:
     from mgral_service.client import Client
 
     token = settings.token.get_secret_value() if settings.token else None
-    if Client(settings.url, token).ready():
-        return Check("service", "ok", f"answers at {settings.url}")
+    with Client(settings.url, token) as client:
+        if client.ready():
+            return Check("service", "ok", f"answers at {settings.url}")
     detail = f"none at {settings.url}: start it with `mgral up`, or set MGRAL_URL"
     return Check("service", "warning", detail)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -24,8 +25,6 @@ STOP_S = 60.0
 
 def up(settings: Settings, say: Callable[[str], None]) -> None:
     """Run the service in this process until SIGINT or SIGTERM. Conflict if it runs already."""
-    from mgral_service.cluster.local import local_cluster, serve_here, use_token
-
     if not settings.loopback and settings.token is None:
         raise InvalidInput("MGRAL_TOKEN", f"must be set to listen on {settings.host}")
     if (pid := running(settings.home)) is not None:
@@ -34,6 +33,8 @@ def up(settings: Settings, say: Callable[[str], None]) -> None:
     home.mkdir(parents=True, exist_ok=True)
     state = home / "up.json"
     use_token(home)
+    from mgral_service.cluster.local import local_cluster, serve_here
+
     with wiring.with_store(settings) as settings:
         assert settings.redis_url is not None
         jobs_port = free_port()
@@ -42,25 +43,23 @@ def up(settings: Settings, say: Callable[[str], None]) -> None:
             MGRAL_REDIS_URL=settings.redis_url.get_secret_value(),
             MGRAL_JOBS_URL=f"http://127.0.0.1:{jobs_port}",
         )
-        with local_cluster(jobs_port):
-            stop = threading.Event()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: stop.set())
-            serve_here(wiring.serve_application({}), settings.host, settings.port)
-            url = f"http://{settings.host}:{settings.port}"
-            try:
-                state.write_text(
-                    json.dumps({"pid": os.getpid(), "url": url, "jobs_url": jobs_port})
-                )
+        url = f"http://{settings.host}:{settings.port}"
+        state.write_text(json.dumps({"pid": os.getpid(), "url": url}))
+        try:
+            with local_cluster(jobs_port):
+                stop = threading.Event()
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, lambda *_: stop.set())
+                serve_here(wiring.serve_application({}), settings.host, settings.port)
                 say(f"mgral answers at {url}, its API is described at {url}/docs")
                 stop.wait()
                 say("stopping")
-            finally:
-                state.unlink(missing_ok=True)
+        finally:
+            state.unlink(missing_ok=True)
 
 
-def up_detached(settings: Settings, log: Path) -> str:
-    """Start `mgral up` in the background; returns its URL when it answers.
+def up_detached(settings: Settings, log: Path) -> tuple[str, subprocess.Popen[bytes]]:
+    """Start `mgral up` in the background; its URL and process, once it answers.
 
     Unavailable, with the end of its log, if it ends or does not answer in time.
     """
@@ -75,14 +74,12 @@ def up_detached(settings: Settings, log: Path) -> str:
             env={**os.environ, **environment(settings)},
         )
     url = f"http://{settings.host}:{settings.port}"
-    client = Client(url, settings.token.get_secret_value() if settings.token else None)
     deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        if client.ready():
-            return url
-        time.sleep(0.5)
+    with Client(url, settings.token.get_secret_value() if settings.token else None) as client:
+        while time.monotonic() < deadline and process.poll() is None:
+            if client.ready():
+                return url, process
+            time.sleep(0.5)
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         process.wait(STOP_S)
@@ -102,6 +99,23 @@ def down(settings: Settings) -> bool:
             return True
         time.sleep(0.2)
     raise Unavailable("the service", f"process {pid} did not stop within {STOP_S:.0f} s")
+
+
+def use_token(folder: Path) -> None:
+    """Ray's token authentication for this process and those it starts; a token is made once.
+
+    Ray reads the mode when it is first imported, so this comes before. A token that the
+    environment names already is kept.
+    """
+    os.environ["RAY_AUTH_MODE"] = "token"
+    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        return
+    file = folder / "ray_token"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_hex(32))
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(file)
 
 
 def running(home: Path) -> int | None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +14,12 @@ from mgral_service.store import Stores
 from mgral_service.store.embedded import EmbeddedValkey
 from mgral_service.store.memory import memory_stores
 from mgral_service.store.redis import redis_stores
+
+# Ray reads its authentication mode when it is first imported: one token for all clusters of a run.
+_TOKEN = Path(tempfile.mkdtemp(prefix="mgral-test-")) / "ray_token"
+_TOKEN.touch(mode=0o600)
+_TOKEN.write_text(secrets.token_hex(32))
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_TOKEN)}
 
 
 @pytest.fixture(scope="session")

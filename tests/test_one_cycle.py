@@ -44,14 +44,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def client(home: Path) -> Iterator[Client]:
     known = Settings(home=home, port=service.free_port(), redis_url=None, token=None)
-    url = service.up_detached(known, home / "up.log")
-    pid = service.running(home)
-    yield Client(url)
+    url, process = service.up_detached(known, home / "up.log")
+    assert service.running(home) == process.pid
+    with Client(url) as opened:
+        yield opened
     assert service.down(known)
     assert service.running(home) is None
-    assert pid is not None
+    assert process.wait(60) == 0
     with pytest.raises(ProcessLookupError):
-        os.killpg(pid, 0)  # up started a session of its own: nothing of it is left
+        os.killpg(process.pid, 0)  # up started a session of its own: nothing of it is left
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 
 from ray.job_submission import JobSubmissionClient
 
 from mgral_service.domain.errors import Unavailable
+
+WAKING_S = 30.0  # a cluster that just started takes jobs a moment after it answers
 
 
 class RayJobLauncher:
@@ -24,26 +27,30 @@ class RayJobLauncher:
     def launch(self, cycle: str, attempt: int) -> str:
         job = f"mgral-{cycle}-a{attempt}"
         command = [sys.executable, "-m", "mgral_service", "run", "--cycle", cycle]
-        try:
-            return str(
-                self._client().submit_job(
-                    entrypoint=shlex.join(command),
-                    submission_id=job,
-                    entrypoint_num_gpus=self._gpus or None,
-                    metadata={"cycle": cycle, "attempt": str(attempt)},
+        deadline = time.monotonic() + WAKING_S
+        while True:
+            try:
+                return str(
+                    self._client().submit_job(
+                        entrypoint=shlex.join(command),
+                        submission_id=job,
+                        entrypoint_num_gpus=self._gpus or None,
+                        metadata={"cycle": cycle, "attempt": str(attempt)},
+                    )
                 )
-            )
-        except RuntimeError as error:
-            if "already exists" in str(error):  # the same attempt twice is one job
-                return job
-            raise Unavailable("the cluster's Jobs API", str(error).splitlines()[0]) from error
+            except RuntimeError as error:
+                if "already exists" in str(error):  # the same attempt twice is one job
+                    return job
+                if "No available agent" not in str(error) or time.monotonic() > deadline:
+                    raise _unavailable(error) from error
+            time.sleep(1)
 
     def cancel(self, job: str) -> None:
         try:
             self._client().stop_job(job)
         except RuntimeError as error:
             if "does not exist" not in str(error):
-                raise Unavailable("the cluster's Jobs API", str(error).splitlines()[0]) from error
+                raise _unavailable(error) from error
 
     def alive(self, job: str) -> bool:
         try:
@@ -51,7 +58,7 @@ class RayJobLauncher:
         except RuntimeError as error:
             if "does not exist" in str(error):
                 return False
-            raise Unavailable("the cluster's Jobs API", str(error).splitlines()[0]) from error
+            raise _unavailable(error) from error
 
     def ping(self) -> None:
         """Unavailable unless the Jobs API answers."""
@@ -61,4 +68,8 @@ class RayJobLauncher:
         try:
             return JobSubmissionClient(self._address)
         except (ConnectionError, RuntimeError) as error:
-            raise Unavailable("the cluster's Jobs API", str(error).splitlines()[0]) from error
+            raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    return Unavailable("the cluster's Jobs API", str(error).splitlines()[0])

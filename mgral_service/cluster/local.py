@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
+import psutil
 import ray
 from ray import serve
 
 from mgral_service.cluster.serving import APP
 
+ENDING_S = 15.0  # what Ray has not ended by then is killed
 OBJECT_STORE_BYTES = 512 * 2**20  # uint8 images and embeddings of a pool
-
-
-def use_token(folder: Path) -> None:
-    """Ray's token authentication for this process and those it starts; a token is made once."""
-    file = folder / "ray_token"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_hex(32))
-    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(file))
 
 
 @contextmanager
 def local_cluster(jobs_port: int, cpus: int | None = None) -> Iterator[None]:
     """Ray with its dashboard on loopback, ended on leaving."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    before = set(psutil.Process().children(recursive=True))
     ray.init(
         address="local",
         num_cpus=cpus,
@@ -43,8 +35,13 @@ def local_cluster(jobs_port: int, cpus: int | None = None) -> Iterator[None]:
     try:
         yield
     finally:
+        started = set(psutil.Process().children(recursive=True)) - before
         serve.shutdown()
         ray.shutdown()
+        _, left = psutil.wait_procs(started, ENDING_S)
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def serve_here(application: serve.Application, host: str, port: int) -> None:

@@ -1,4 +1,6 @@
-"""Training views of images: flip, zoom, shift and colour, a whole batch at once, every number from one generator."""
+"""Training views of images: flip, zoom, shift and colour, a whole batch at once, every number from
+one generator.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,9 @@ def augment(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Images [B, 3, S, S] in [0, 1] and their boxes [B, G, 4] and labels [B, G].
 
-    pixels [B, 3, S, S] uint8, boxes in xyxy pixels of these, labels with 0 for no object. A box of which less than two
-    fifths stay in view loses its label. One call takes 8 numbers an image from `rng`, whatever the images are.
+    pixels [B, 3, S, S] uint8, boxes in xyxy pixels of these, labels with 0 for no object. A box of
+    which less than two fifths stay in view loses its label. One call takes 8 numbers an image from
+    `rng`, whatever the images are.
     """
     side = pixels.shape[-1]
     unit = torch.from_numpy(rng.random((len(pixels), 8))).float().to(pixels.device)
@@ -54,7 +57,9 @@ def augment(
 
 
 def _move(boxes: Tensor, sign: Tensor, zoom: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes [B, G, 4] of the image, in [-1, 1], seen through the view and clipped to it; and [B, G] if enough is seen."""
+    """Boxes [B, G, 4] of the image, in [-1, 1], seen through the view and clipped to it; and [B, G]
+    if enough is seen.
+    """
     corners = boxes.view(*boxes.shape[:2], 2, 2)
     corners = (corners - shift[:, None, None]) * zoom[:, None, None]
     x = corners[..., 0] * sign[:, None, None]

@@ -1,7 +1,8 @@
 """What a step trains on: which images, seen how. Every draw comes from the seed, none from another.
 
-Labelled and unlabelled images have generators of their own, so two proxies with one seed see the same labelled images in
-the same order through the same views, whatever batch is attached to either (common random numbers).
+Labelled and unlabelled images have generators of their own, so two proxies with one seed see the
+same labelled images in the same order through the same views, whatever batch is attached to either
+(common random numbers).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mgral_service.domain.arrays import IntArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingSet:
-    """pixels [L, 3, S, S] uint8 with their targets, and unlabelled [U, 3, S, S] uint8 (U may be 0)."""
+    """pixels [L, 3, S, S] uint8 with their targets, and unlabelled [U, 3, S, S]; U may be 0."""
 
     pixels: Tensor
     targets: Targets
@@ -42,7 +43,7 @@ def shuffled(count: int, rng: np.random.Generator) -> Iterator[int]:
 
 
 def draw_batches(train: TrainingSet, size: int, seed: int) -> Iterator[Batch]:
-    """Batches without end: `size` labelled images, or half of each kind when there are unlabelled ones."""
+    """Without end: `size` labelled images, or half of each kind when there are unlabelled."""
     order, view, other_order, other_view = (
         np.random.default_rng([seed, stream]) for stream in range(4)
     )

@@ -46,7 +46,7 @@ class Recipe:
 
 
 def consistency_weight(step: int, steps: int) -> float:
-    """w(t) of L_U: ISD's schedule of 120,000 steps scaled to `steps` (method.md section 4); w(0) = 0."""
+    """w(t) of L_U: ISD's schedule of 120,000 steps, scaled to `steps`; w(0) = 0."""
     if step <= 0:
         return 0.0
     rise, fall = RISE * steps, FALL * steps
@@ -74,9 +74,10 @@ def fit(
     objective: ConsistencyLoss | None = None,
     seed: int = 0,
 ) -> None:
-    """Train `net` where it stands; it ends with the exponential moving average of its weights, in evaluation mode.
+    """Train `net` where it stands; it ends with its averaged weights, in evaluation mode.
 
-    report(step, loss) is called every ten steps and at the end; TrainingDiverged for a loss that is not finite.
+    report(step, loss) is called every ten steps and at the end; TrainingDiverged for a loss that is
+    not finite.
     """
     rng = np.random.default_rng([seed, 4])
     groups = net.learning_rates()
@@ -99,7 +100,7 @@ def fit(
             weight = consistency_weight(step, recipe.steps)
             loss = loss + weight * objective.loss(raw, views, net.mirror)
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         size = torch.nn.utils.clip_grad_norm_(learnt, CLIP)
         for group, (_, share) in zip(optimiser.param_groups, groups, strict=True):
             group["lr"] = share * recipe.learning_rate * rate(step, recipe.steps)
@@ -112,6 +113,6 @@ def fit(
                 raise TrainingDiverged(step, value)
             report(step + 1, value)
     with torch.no_grad():
-        for weight, mean in zip(learnt, average, strict=True):
-            weight.copy_(mean)
+        for trained, mean in zip(learnt, average, strict=True):
+            trained.copy_(mean)
     net.eval()

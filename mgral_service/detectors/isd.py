@@ -1,10 +1,11 @@
-"""Consistency losses L_U of SSD: CSD (Jeong et al. 2019) and ISD (Jeong et al. 2021), interpolation-based.
+"""Consistency losses L_U of SSD: CSD (Jeong et al. 2019) and ISD (Jeong et al. 2021).
 
-Views of a batch x: its horizontal flip x^f, y = x^f with its two halves swapped, and x^m = lambda x + (1 - lambda) y.
-Predictions: p of x; p^f of x^f brought back onto x's anchors; q of y; m of x^m. Localisations are named alike.
+Views of a batch x: its horizontal flip x^f, y = x^f with its two halves swapped, and
+x^m = lambda x + (1 - lambda) y. Predictions: p of x; p^f of x^f brought back onto x's anchors;
+q of y; m of x^m. Localisations are named alike.
 
-ISD's public code takes the type-IIb localisation from x^f *brought back*, so x^m is pulled toward mirrored offsets; here
-it is y's own, as the paper's equation says.
+ISD's public code takes the type-IIb localisation from x^f *brought back*, so x^m is pulled toward
+mirrored offsets; here it is y's own, as the paper's equation says.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ TYPE_ONE_WEIGHT = 0.1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Views:
-    """images [V * B, 3, S, S]: the batch itself first, then its other views; blend: lambda of x^m."""
+    """images [V * B, 3, S, S]: the batch first, then its other views; blend: lambda of x^m."""
 
     images: Tensor
     blend: float
@@ -43,7 +44,7 @@ class ConsistencyLoss(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Aligned:
-    """Probabilities [B, A, C + 1] and localisations [B, A, 4] of one view, on the anchors of x or y."""
+    """Probabilities [B, A, C + 1] and localisations [B, A, 4] of one view."""
 
     probs: Tensor
     loc: Tensor
@@ -96,7 +97,7 @@ def csd(p: Aligned, flip: Aligned, still_p: Aligned, still_flip: Aligned) -> Ten
 def interpolation(
     p: Aligned, q: Aligned, mix: Aligned, still: tuple[Aligned, Aligned, Aligned], blend: float
 ) -> Tensor:
-    """0.1 type I (foreground in both) + type IIa (in x only) + type IIb (in y only) (ISD, Eq. 4-10).
+    """0.1 type I (foreground in both) + type IIa (in x only) + type IIb (in y only) of ISD.
 
     still: p, q and mix without gradient
     """

@@ -33,8 +33,8 @@ def training_set(
 ) -> TrainingSet:
     """The images of `truth` with its boxes (original pixels), and those of `batch` without any.
 
-    Ids are sorted, so the same images train the same weights in whatever order they are named. InvalidInput without a
-    labelled image.
+    Ids are sorted, so the same images train the same weights in whatever order they are named.
+    InvalidInput without a labelled image.
     """
     labelled, unlabelled = sorted(truth.ids), sorted(batch)
     if not labelled:
@@ -66,7 +66,9 @@ class TaskDetector:
         self._net = build(spec, classes, self._device)
 
     def fit(self, train: Annotations, report: Report) -> None:
-        """From the initial weights; InvalidInput without an image, TrainingDiverged for a loss that is not finite."""
+        """From the initial weights; InvalidInput without an image, TrainingDiverged for a loss that
+        is not finite.
+        """
         spec = self._spec
         data = training_set(self._images, train, (), self._device)
         self._net.initialise(self._seed)
@@ -128,7 +130,9 @@ class LocalProxyTrainer:
         self._net = build(detector, classes, self._device)
 
     def train(self, specs: Sequence[ProxySpec]) -> Iterator[ProxyResult]:
-        """In the order given. A proxy whose loss is no number gives a result without score; other errors rise."""
+        """In the order given. A proxy whose loss is no number gives a result without score; other
+        errors rise.
+        """
         for spec in specs:
             start = monotonic()
             score, cause = None, None

@@ -1,4 +1,4 @@
-"""SSD's matching and loss over a whole batch at once; equal to torchvision's per-image loops (its test says so)."""
+"""SSD's matching and loss over a whole batch at once; equal to torchvision's, image by image."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def pairwise_iou(boxes: Tensor, anchors: Tensor) -> Tensor:
 def match(targets: Targets, anchors: Tensor) -> Tensor:
     """[B, A] the object each anchor answers for, -1 for none (torchvision's SSDMatcher).
 
-    An anchor takes the object it overlaps most if by 0.5 or more; each object's best anchor takes that object whatever
-    the overlap (the later object, if two share a best anchor).
+    An anchor takes the object it overlaps most if by 0.5 or more; each object's best anchor takes
+    that object whatever the overlap (the later object, if two share a best anchor).
     """
     real = targets.labels > 0
     iou = torch.where(
@@ -49,9 +49,10 @@ def match(targets: Targets, anchors: Tensor) -> Tensor:
 def ssd_losses(
     logits: Tensor, deltas: Tensor, targets: Targets, anchors: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(localisation, classification) scalars: smooth L1 and cross entropy with three hard negatives a positive.
+    """(localisation, classification): smooth L1; cross entropy, three hard negatives a positive.
 
-    logits [B, A, C + 1], deltas [B, A, 4], anchors [A, 4]. Both are sums over the batch's matched anchors.
+    logits [B, A, C + 1], deltas [B, A, 4], anchors [A, 4]. Both are sums over the batch's matched
+    anchors.
     """
     matched = match(targets, anchors)
     positive = matched >= 0
@@ -71,6 +72,7 @@ def ssd_losses(
     hardness = entropy.detach().masked_fill(positive, -torch.inf)
     rank = hardness.argsort(dim=1, descending=True, stable=True).argsort(1)
     negative = rank < NEGATIVES_PER_POSITIVE * positive.sum(1, keepdim=True)
-    # an image with more than a quarter of its anchors positive counts those twice, as torchvision does
+    # an image with more than a quarter of its anchors positive counts those twice, as torchvision
+    # does
     weight = positive.to(entropy) + negative.to(entropy)
     return box_loss / count, (entropy * weight).sum() / count

@@ -1,4 +1,4 @@
-"""Shapes that every detector shares: raw outputs, padded targets, and what a network must offer to `fit`."""
+"""What every detector shares: raw outputs, padded targets, and what `fit` asks of a network."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Targets:
 
     @classmethod
     def of(cls, truth: Annotations, ids: Sequence[str], device: torch.device) -> Targets:
-        """Of `ids`, in that order, from boxes in training pixels; rows with `ignore` are left out."""
+        """Of `ids`, in that order, from boxes in training pixels; `ignore` rows are left out."""
         some = truth.subset(ids)
         keep = ~some.ignore
         image = torch.from_numpy(some.image[keep])
@@ -79,7 +79,7 @@ class DetectorNet(nn.Module, ABC):
 
     @abstractmethod
     def initialise(self, seed: int) -> None:
-        """Back to the initial weights: pretrained where there are such, else drawn from `seed` alone."""
+        """Back to the initial weights: pretrained ones, and others drawn from `seed` alone."""
 
     @abstractmethod
     def learning_rates(self) -> list[tuple[list[nn.Parameter], float]]:
@@ -95,4 +95,4 @@ class DetectorNet(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, raw: RawOutput) -> tuple[Tensor, Tensor]:
-        """Boxes [B, A, 4] in xyxy pixels, clipped to the image, and class probabilities [B, A, C + 1]."""
+        """Boxes [B, A, 4] in xyxy pixels, clipped to the image, and probabilities [B, A, C + 1]."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
@@ -39,7 +38,7 @@ LOOSE = Suppression(score=0.01)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """Detections of a chunk of images, ordered by image and then by score: torch rows at training size."""
+    """Detections of a chunk, ordered by image and then by score, in training pixels."""
 
     image: Tensor
     boxes: Tensor
@@ -49,7 +48,7 @@ class Found:
 
 
 def suppress(boxes: Tensor, probs: Tensor, rule: Suppression) -> Found:
-    """Non-maximum suppression per image and class over a whole chunk: boxes [B, A, 4], probs [B, A, C + 1]."""
+    """Non-maximum suppression per image and class: boxes [B, A, 4], probs [B, A, C + 1]."""
     count, anchors, classes = len(boxes), boxes.shape[1], probs.shape[2] - 1
     flat = probs[..., 1:].reshape(count, anchors * classes)
     scores, at = flat.topk(min(rule.candidates, flat.shape[1]), dim=1)
@@ -90,22 +89,14 @@ def observe(
             report(min(start + CHUNK, len(ids)))
     detections = Detections(
         tuple(ids),
-        *(
-            torch.cat([getattr(part, column).cpu() for part in parts]).numpy().astype(kind)
-            for column, kind in COLUMNS
-        ),
+        torch.cat([part.image.cpu() for part in parts]).numpy(),
+        torch.cat([part.boxes.cpu() for part in parts]).double().numpy(),
+        torch.cat([part.labels.cpu() for part in parts]).numpy(),
+        torch.cat([part.scores.cpu() for part in parts]).double().numpy(),
+        torch.cat([part.probs.cpu() for part in parts]).double().numpy(),
     )
     embeddings = torch.cat(pooled).double().numpy()
     return PoolObservation(tuple(ids), embeddings, images.unscale(detections))
-
-
-COLUMNS = (
-    ("image", np.int64),
-    ("boxes", np.float64),
-    ("labels", np.int64),
-    ("scores", np.float64),
-    ("probs", np.float64),
-)
 
 
 def _nothing(classes: int) -> Found:

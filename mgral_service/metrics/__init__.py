@@ -1,4 +1,4 @@
-"""Reward metrics: from detections and ground truth to mAP. A metric is one file and one line here."""
+"""Reward metrics: from detections and truth to mAP. A metric is one file and one line here."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""mAP as COCO defines it: pycocotools is the reference, faster-coco-eval the engine where it is installed."""
+"""mAP as COCO defines it, by pycocotools (the reference) or faster-coco-eval (the faster)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ MOST_DETECTIONS = 100
 
 
 class CocoMap:
-    """Mean average precision over IoU .50:.95 ("ap") or at .50 ("ap50"), 101 recall points, 100 detections an image.
+    """Mean average precision over IoU .50:.95 ("ap") or at .50 ("ap50"), 101 recall points.
 
-    Mean over the classes that have ground truth; 0.0 when none has. `ignore` objects are COCO crowds: a detection that
-    lies in one counts neither way. engine None: the fastest one installed; both give the same number to 1e-9.
+    At most 100 detections an image count. Mean over the classes that have ground truth; 0.0 when
+    none has. `ignore` objects are COCO
+    crowds: a detection that lies in one counts neither way. engine None: the fastest one installed;
+    both give the same number to 1e-9.
     """
 
     def __init__(self, iou: Literal["ap", "ap50"] = "ap50", engine: Engine | None = None) -> None:
@@ -43,7 +45,7 @@ class CocoMap:
 def _precision(
     engine: Engine, detections: Detections, annotations: Annotations, thresholds: Any
 ) -> Any:
-    """[T, R, K] precision by IoU threshold, recall point and class; -1 where a class has no ground truth."""
+    """[T, R, K] precision by IoU threshold, recall point and class; -1: no ground truth."""
     coco, evaluator = _engine(engine)
     classes = np.union1d(annotations.labels, detections.labels).tolist()
     truth = _indexed(coco(), len(annotations.ids), classes, _truth_rows(annotations))
@@ -66,14 +68,13 @@ def _engine(engine: Engine) -> tuple[Any, Any]:
         from pycocotools.cocoeval import COCOeval
 
         return COCO, COCOeval
-    from faster_coco_eval import COCO as FastCOCO
-    from faster_coco_eval import COCOeval_faster
+    import faster_coco_eval
 
-    return FastCOCO, COCOeval_faster
+    return faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster
 
 
 def _indexed(coco: Any, images: int, classes: list[int], rows: list[dict[str, Any]]) -> Any:
-    """A COCO object filled from memory. Ids of rows start at 1: 0 means "unmatched" to the evaluators."""
+    """A COCO object filled from memory. Rows count from 1: 0 means "unmatched" to evaluators."""
     coco.dataset = {
         "images": [{"id": image} for image in range(images)],
         "categories": [{"id": label} for label in classes],

@@ -1,4 +1,4 @@
-"""mAP as Pascal VOC defines it, at IoU 0.5: 11 recall points (2007) or the area under the curve (2010 to 2012)."""
+"""mAP as Pascal VOC defines it, at IoU 0.5: 11 recall points (2007) or the area (2010 on)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ IOU = 0.5
 class VocMap:
     """Mean over the classes that have ground truth; 0.0 when none has.
 
-    `ignore` objects are VOC's difficult ones: not counted, and a detection that finds one counts neither way. Boxes are
-    continuous (the development kit of VOC adds one pixel to widths and heights; here there is none to add).
+    `ignore` objects are VOC's difficult ones: not counted, and a detection that finds one counts
+    neither way. Boxes are continuous (the development kit of VOC adds one pixel to widths and
+    heights; here there is none to add).
     """
 
     def __init__(self, form: Literal["voc07", "voc12"] = "voc12") -> None:
@@ -55,9 +56,10 @@ def matches(
     truth_boxes: FloatArray,
     ignore: BoolArray,
 ) -> tuple[BoolArray, BoolArray]:
-    """For detections [K] of one class, best first: whether each is a hit, and whether it counts neither way.
+    """Which detections [K] of one class, best first, are hits, and which count neither way.
 
-    A detection goes to the object of its image that it overlaps most; the second to find an object is a miss.
+    A detection goes to the object of its image that it overlaps most; the second to find an object
+    is a miss.
     """
     hit, void = np.zeros(len(image), np.bool_), np.zeros(len(image), np.bool_)
     found = np.zeros(len(truth_image), np.bool_)
@@ -85,7 +87,8 @@ def iou(box: FloatArray, others: FloatArray) -> FloatArray:
     overlap = np.clip(high - low, 0, None).prod(1)
     areas = (others[:, 2:] - others[:, :2]).prod(1)
     union: FloatArray = (box[2:] - box[:2]).prod() + areas - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    shares: FloatArray = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    return shares
 
 
 def eleven_points(recall: FloatArray, precision: FloatArray) -> float:

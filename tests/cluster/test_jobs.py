@@ -13,7 +13,6 @@ import pytest
 from ray.job_submission import JobSubmissionClient
 
 from mgral_service.cluster.jobs import RayJobLauncher
-from mgral_service.cluster.local import use_token
 from mgral_service.datasets.digits import write_digits
 from mgral_service.domain.errors import Unavailable
 from mgral_service.service import free_port
@@ -45,8 +44,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
     """The Jobs API of a head node of its own."""
-    kept = dict(os.environ)
-    use_token(folder)
     url = f"http://127.0.0.1:{(port := free_port())}"
     environment = {
         **os.environ,
@@ -71,8 +68,6 @@ def address(folder: Path) -> Iterator[str]:
     finally:
         os.killpg(head.pid, signal.SIGTERM)
         head.wait(60)
-        os.environ.clear()
-        os.environ.update(kept)
 
 
 def _wait_for(url: str) -> None:

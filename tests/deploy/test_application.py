@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ import httpx2 as httpx
 import pytest
 import yaml
 
-from mgral_service.cluster.local import use_token
-from mgral_service.service import free_port
+from mgral_service.service import free_port, use_token
 from mgral_service.store.embedded import EmbeddedValkey
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -43,6 +42,7 @@ def deployed(
         **os.environ,
         "PATH": f"{BINARIES}{os.pathsep}{os.environ['PATH']}",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",  # nothing here is worth waiting for
         "MGRAL_HOME": str(folder / "home"),
         "MGRAL_REDIS_URL": valkey.url,
         "MGRAL_TOKEN": TOKEN,
@@ -69,53 +69,57 @@ def deployed(
             start_new_session=True,
         )
     try:
-        _deploy(config, jobs, environment)
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_running(jobs, environment)
-        yield url
+        _deploy(config, environment["MGRAL_JOBS_URL"], environment)
+        yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(head.pid, signal.SIGTERM)
         head.wait(60)
 
 
-def _serve(words: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["serve", *words],
-        env=environment,
-        executable=BINARIES / "serve",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def _deploy(config: Path, api: str, environment: dict[str, str]) -> None:
+    token = Path(environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx.Client(base_url=api, headers=headers, timeout=20) as client:
+        _until(lambda: _answers(client))
+        done = subprocess.run(
+            [BINARIES / "serve", "deploy", str(config), "-a", api],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        _until(lambda: _runs(client))
 
 
-def _deploy(config: Path, jobs: int, environment: dict[str, str]) -> None:
+def _until(done: Callable[[], bool]) -> None:
     deadline = time.monotonic() + START_S
-    while True:
-        done = _serve(["deploy", str(config), "-a", f"http://127.0.0.1:{jobs}"], environment)
-        if done.returncode == 0:
-            return
-        assert time.monotonic() < deadline, done.stderr
-        time.sleep(1)
+    while not done():
+        assert time.monotonic() < deadline, "the application did not start in time"
+        time.sleep(0.5)
 
 
-def _wait_until_running(jobs: int, environment: dict[str, str]) -> None:
-    deadline = time.monotonic() + START_S
-    while True:
-        done = _serve(["status", "-a", f"http://127.0.0.1:{jobs}"], environment)
-        status = yaml.safe_load(done.stdout) if done.returncode == 0 else {}
-        application = (status or {}).get("applications", {}).get("mgral", {})
-        if application.get("status") == "RUNNING":
-            replicas = {
-                name: one["replica_states"].get("RUNNING")
-                for name, one in application["deployments"].items()
-            }
-            assert replicas == {"Gateway": 2, "SelectionAgent": 1}
-            return
-        assert application.get("status") != "DEPLOY_FAILED", done.stdout
-        assert time.monotonic() < deadline, done.stdout + done.stderr
-        time.sleep(1)
+def _answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/api/version").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _runs(client: httpx.Client) -> bool:
+    """Whether every replica that the file asks for runs; what went wrong if one cannot."""
+    application = client.get("/api/serve/applications/").json()["applications"].get("mgral", {})
+    status = application.get("status")
+    assert status not in {"DEPLOY_FAILED", "UNHEALTHY"}, application["message"]
+    if status != "RUNNING":
+        return False
+    replicas = {
+        name: [one["state"] for one in deployment["replicas"]]
+        for name, deployment in application["deployments"].items()
+    }
+    assert replicas == {"Gateway": ["RUNNING", "RUNNING"], "SelectionAgent": ["RUNNING"]}
+    return True
 
 
 def test_it_lives_and_is_ready(deployed: str) -> None:

@@ -1,0 +1,36 @@
+"""The benchmarks' shared frame: flags in, a table and JSON out."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import harness
+
+
+def test_figures_are_printed_and_written_with_how_they_came_about(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[harness.Options] = []
+
+    def measure(options: harness.Options) -> harness.Figures:
+        seen.append(options)
+        return {"ap50": 0.5, "train_s": 12}
+
+    out = tmp_path / "results" / "x.json"
+    harness.main("x", "an example", measure, ["--quick", "--out", str(out)])
+    result = json.loads(out.read_text())
+    assert seen == [harness.Options(quick=True, device="cpu")]
+    assert result["command"] == "python -m benchmarks.x --quick"
+    assert result["figures"] == {"ap50": 0.5, "train_s": 12.0}
+    assert result["machine"]["cores"] >= 1
+    assert "torch" in result["versions"]
+    printed = capsys.readouterr().out
+    assert "train_s" in printed
+    assert str(out) in printed
+
+
+def test_a_missing_dataset_ends_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "DATASETS", tmp_path)
+    with pytest.raises(SystemExit, match="MGRAL_DATASETS"):
+        harness.dataset("bccd")

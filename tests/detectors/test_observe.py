@@ -1,0 +1,84 @@
+"""From raw boxes to detections in original pixels."""
+
+import numpy as np
+import torch
+from torchvision.ops import nms
+
+from mgral_service.datasets.loading import ImageStore
+from mgral_service.detectors.net import RawOutput
+from mgral_service.detectors.observe import LOOSE, Suppression, observe, suppress
+from mgral_service.detectors.ssdlite import SsdLite
+from tests.detectors.tiny import SIDE, squares
+
+
+def random_boxes(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    low = torch.rand(3, 60, 2, generator=draw) * 40
+    boxes = torch.cat([low, low + 20], 2)
+    return boxes, (3 * torch.randn(3, 60, 4, generator=draw)).softmax(-1)
+
+
+def test_suppression_equals_torchvisions_image_by_image_and_class_by_class() -> None:
+    boxes, probs = random_boxes(0)
+    found = suppress(boxes, probs, Suppression(score=0.05, candidates=10_000, most=10_000))
+    for image in range(3):
+        for label in range(3):
+            score = probs[image, :, label + 1]
+            rows = (score >= 0.05).nonzero()[:, 0]
+            kept = rows[nms(boxes[image, rows], score[rows], 0.45)]
+            ours = (found.image == image) & (found.labels == label)
+            torch.testing.assert_close(found.boxes[ours], boxes[image, kept])
+            torch.testing.assert_close(found.scores[ours], score[kept])
+            torch.testing.assert_close(found.probs[ours], probs[image, kept])
+
+
+def test_the_best_of_each_image_stay() -> None:
+    boxes, probs = random_boxes(1)
+    everything = suppress(boxes, probs, Suppression(score=0.01, candidates=10_000, most=10_000))
+    few = suppress(boxes, probs, Suppression(score=0.01, candidates=10_000, most=5))
+    for image in range(3):
+        best = everything.scores[everything.image == image].sort(descending=True).values[:5]
+        torch.testing.assert_close(few.scores[few.image == image], best)
+
+
+class Certain(SsdLite):
+    """Sees class 1 at one anchor of every image and nothing elsewhere."""
+
+    def forward(self, images: torch.Tensor) -> RawOutput:
+        raw = super().forward(images)
+        logits = torch.zeros_like(raw.logits)
+        logits[..., 0] = 20.0
+        logits[:, 700 % len(self.anchors), 2] = 40.0
+        return RawOutput(logits, torch.zeros_like(raw.deltas), raw.pooled)
+
+
+def test_detections_come_in_pixels_of_the_originals_and_rows_in_the_order_asked_for() -> None:
+    images, _ = squares(40)
+    net = Certain(2, SIDE, freeze=True).eval()
+    ids = tuple(reversed(images.ids))
+    seen = observe(net, images, ids, LOOSE)
+    assert seen.ids == seen.detections.ids == ids
+    assert seen.embeddings.shape == (40, 256)
+    assert seen.embeddings.dtype == np.float64
+    assert seen.detections.image.tolist() == list(range(40))
+    assert set(seen.detections.labels.tolist()) == {1}
+    anchor = net.anchors[700 % len(net.anchors)].clamp(0, SIDE).double().numpy()
+    np.testing.assert_allclose(seen.detections.boxes[0], anchor * [2, 1, 2, 1])
+    np.testing.assert_allclose(seen.detections.probs.sum(1), 1.0, atol=1e-6)
+
+
+def test_an_image_is_seen_alike_alone_and_in_company() -> None:
+    images, _ = squares(6)
+    net = SsdLite(2, SIDE, freeze=True).eval()
+    together = observe(net, images, images.ids, LOOSE)
+    alone = observe(net, images, images.ids[3:4], LOOSE)
+    np.testing.assert_allclose(alone.embeddings[0], together.embeddings[3], rtol=1e-4, atol=1e-6)
+
+
+def test_no_images_no_rows() -> None:
+    images, _ = squares(1)
+    seen = observe(SsdLite(2, SIDE, freeze=True).eval(), images, (), LOOSE)
+    assert seen.embeddings.shape == (0, 256)
+    assert seen.detections.probs.shape == (0, 3)
+    empty = ImageStore((), images.pixels[:0], images.sizes[:0], {})
+    assert observe(SsdLite(2, SIDE, True).eval(), empty, (), LOOSE).ids == ()

@@ -1,0 +1,73 @@
+"""The network: its weights, its anchors, what freezing means."""
+
+import pytest
+import timm
+import torch
+
+from mgral_service.detectors import DETECTORS
+from mgral_service.detectors.net import Targets
+from mgral_service.detectors.ssdlite import SsdLite, imagenet_weights, load_backbone
+
+
+@pytest.fixture(scope="module")
+def net() -> SsdLite:
+    return SsdLite(3, 96, freeze=True)
+
+
+def test_folding_the_norms_changes_nothing_that_comes_out() -> None:
+    whole = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    whole.load_state_dict(dict(zip(whole.state_dict(), imagenet_weights().values(), strict=True)))
+    plain = timm.create_model(
+        "tf_efficientnet_lite0", pretrained=False, features_only=True, out_indices=(2, 3, 4)
+    ).eval()
+    plain.load_state_dict(whole.state_dict(), strict=False)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        for ours, theirs in zip(load_backbone()(images), plain(images), strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [64, 96, 160])
+def test_shapes_and_mirrored_anchors(size: int) -> None:
+    net = SsdLite(3, size, freeze=True)
+    raw = net(torch.rand(2, 3, size, size))
+    anchors = len(net.anchors)
+    assert raw.logits.shape == (2, anchors, 4)
+    assert raw.deltas.shape == (2, anchors, 4)
+    assert raw.pooled.shape == (2, net.embedding)
+    flipped = net.anchors[:, [2, 1, 0, 3]] * torch.tensor([-1.0, 1, -1, 1])
+    flipped[:, [0, 2]] += size
+    torch.testing.assert_close(net.anchors[net.mirror], flipped, atol=1e-3, rtol=0)
+    assert torch.equal(net.mirror[net.mirror], torch.arange(anchors))
+
+
+def test_the_seed_alone_decides_the_initial_weights(net: SsdLite) -> None:
+    net.initialise(4)
+    first = {name: value.clone() for name, value in net.state_dict().items()}
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.add_(1.0)
+    torch.manual_seed(99)
+    net.initialise(4)
+    assert all(torch.equal(first[name], value) for name, value in net.state_dict().items())
+    net.initialise(5)
+    assert not torch.equal(first["pyramid.lateral.0.0.weight"], net.pyramid.lateral[0][0].weight)  # type: ignore[index]
+
+
+def test_a_frozen_backbone_gets_no_gradient_and_a_free_one_does() -> None:
+    targets = Targets(torch.tensor([[[8.0, 8, 40, 40]]]), torch.tensor([[1]]))
+    for freeze in (True, False):
+        net = DETECTORS["ssdlite"](3, 64, freeze)
+        net.train()
+        net.supervised_loss(net(torch.rand(1, 3, 64, 64)), targets).backward()  # type: ignore[no-untyped-call]
+        assert isinstance(net, SsdLite)
+        reached = [weight.grad is not None for weight in net.backbone.parameters()]
+        assert not any(reached) if freeze else any(reached)
+        assert all(weight.grad is not None for weight in net.head.parameters())
+
+
+def test_zero_deltas_decode_to_the_anchors_inside_the_image(net: SsdLite) -> None:
+    raw = net(torch.rand(1, 3, 96, 96))
+    boxes, probs = net.decode(type(raw)(raw.logits, torch.zeros_like(raw.deltas), raw.pooled))
+    torch.testing.assert_close(boxes[0], net.anchors.clamp(0, 96))
+    torch.testing.assert_close(probs.sum(-1), torch.ones(1, len(net.anchors)))

@@ -1,0 +1,157 @@
+"""COCO's mAP: numbers to check by hand, and two engines that agree."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mgral_service.domain.boxes import Annotations, Detections
+from mgral_service.metrics import METRICS
+from mgral_service.metrics.coco_map import CocoMap, Engine
+
+ENGINES: tuple[Engine, ...] = ("pycocotools", "faster-coco-eval")
+
+
+def truth(
+    boxes: list[list[float]], labels: list[int], ignore: list[bool] | None = None
+) -> Annotations:
+    count = len(boxes)
+    return Annotations(
+        ("a",),
+        np.zeros(count, np.int64),
+        np.array(boxes, np.float64).reshape(-1, 4),
+        np.array(labels, np.int64),
+        np.array(ignore or [False] * count, np.bool_),
+    )
+
+
+def found(boxes: list[list[float]], labels: list[int], scores: list[float]) -> Detections:
+    count = len(boxes)
+    return Detections(
+        ("a",),
+        np.zeros(count, np.int64),
+        np.array(boxes, np.float64).reshape(-1, 4),
+        np.array(labels, np.int64),
+        np.array(scores, np.float64),
+        np.zeros((count, 3)),
+    )
+
+
+def random_case(seed: int) -> tuple[Detections, Annotations]:
+    """30 images, 5 classes; jittered copies of the truth with tied scores, misses, noise and
+    crowds.
+    """
+    rng = np.random.default_rng(seed)
+    ids = tuple(f"i{number}" for number in range(30))
+    image = np.sort(rng.integers(30, size=160))
+    low = rng.uniform(0, 80, (160, 2))
+    boxes = np.concatenate([low, low + rng.uniform(5, 60, (160, 2))], 1)
+    labels = rng.integers(5, size=160)
+    annotations = Annotations(ids, image, boxes, labels, rng.random(160) < 0.1)
+    rows = rng.integers(160, size=400)
+    shifted = boxes[rows] + rng.normal(0, 3, (400, 4))
+    shifted[:, 2:] = np.maximum(shifted[:, 2:], shifted[:, :2] + 1)
+    guess = np.where(rng.random(400) < 0.8, labels[rows], rng.integers(5, size=400))
+    order = np.argsort(image[rows], kind="stable")
+    scores = np.round(rng.random(400), 1)
+    detections = Detections(
+        ids, image[rows][order], shifted[order], guess[order], scores, np.zeros((400, 6))
+    )
+    return detections, annotations
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_perfect_boxes_score_one(engine: Engine) -> None:
+    boxes = [[0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 40.0, 30.0]]
+    for iou in ("ap", "ap50"):
+        value = CocoMap(iou, engine)(found(boxes, [0, 1], [0.9, 0.8]), truth(boxes, [0, 1]))
+        assert value == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_of_two_objects_found_first_reaches_51_of_101_recall_points(engine: Engine) -> None:
+    both = truth([[0, 0, 10, 10], [50, 50, 60, 60]], [0, 0])
+    some = found([[0, 0, 10, 10], [80, 80, 90, 90]], [0, 0], [0.9, 0.5])
+    assert CocoMap("ap50", engine)(some, both) == pytest.approx(51 / 101)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_class_without_ground_truth_does_not_enter_the_mean(engine: Engine) -> None:
+    box = [[0.0, 0.0, 10.0, 10.0]]
+    value = CocoMap("ap50", engine)(found(box * 2, [0, 1], [0.5, 0.9]), truth(box, [0]))
+    assert value == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_detection_inside_an_ignored_object_counts_neither_way(engine: Engine) -> None:
+    case = truth([[0, 0, 10, 10], [50, 50, 90, 90]], [0, 0], [False, True])
+    some = found([[55, 55, 70, 70], [0, 0, 10, 10]], [0, 0], [0.9, 0.5])
+    assert CocoMap("ap50", engine)(some, case) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_ground_truth_or_no_detection_scores_zero(engine: Engine) -> None:
+    metric = CocoMap("ap50", engine)
+    box = [[0.0, 0.0, 10.0, 10.0]]
+    assert metric(found(box, [0], [0.9]), truth([], [])) == 0.0
+    assert metric(found([], [], []), truth(box, [0])) == 0.0
+    assert metric(found([], [], []), truth(box, [0], [True])) == 0.0
+
+
+@pytest.mark.parametrize("iou", ["ap", "ap50"])
+@pytest.mark.parametrize("seed", range(4))
+def test_both_engines_give_the_same_number(iou: str, seed: int) -> None:
+    case = random_case(seed)
+    slow, fast = (CocoMap(iou, engine)(*case) for engine in ENGINES)  # type: ignore[arg-type]
+    assert 0 < slow < 1
+    assert fast == pytest.approx(slow, abs=1e-9)
+
+
+def test_the_reference_read_from_json_gives_the_same_number(
+    tmp_path: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pathlib import Path
+
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    detections, annotations = random_case(9)
+    xywh = np.column_stack(
+        [annotations.boxes[:, :2], annotations.boxes[:, 2:] - annotations.boxes[:, :2]]
+    )
+    rows = [
+        {"id": at + 1, "image_id": int(annotations.image[at]), "category_id":
+        int(annotations.labels[at]),
+         "bbox": xywh[at].tolist(), "area": float(xywh[at, 2] * xywh[at, 3]),
+         "iscrowd": int(annotations.ignore[at])}
+        for at in range(len(xywh))
+    ]  # fmt: skip
+    file = Path(str(tmp_path)) / "truth.json"
+    images = [{"id": at} for at in range(30)]
+    content = {"images": images, "categories": [{"id": at} for at in range(5)], "annotations": rows}
+    file.write_text(json.dumps(content))
+    coco = COCO(str(file))
+    given = np.column_stack(
+        [
+            detections.image,
+            detections.boxes[:, :2],
+            detections.boxes[:, 2:] - detections.boxes[:, :2],
+            detections.scores,
+            detections.labels,
+        ]
+    )
+    run = COCOeval(coco, coco.loadRes(given), "bbox")
+    run.evaluate()
+    run.accumulate()
+    run.summarize()
+    capsys.readouterr()
+    assert METRICS["ap"]()(detections, annotations) == pytest.approx(run.stats[0], abs=1e-9)
+    assert METRICS["ap50"]()(detections, annotations) == pytest.approx(run.stats[1], abs=1e-9)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_order_of_images_does_not_matter() -> None:
+    detections, annotations = random_case(3)
+    metric = METRICS["ap"]()
+    turned = detections.subset(reversed(detections.ids))
+    assert metric(turned, annotations) == pytest.approx(metric(detections, annotations), abs=1e-12)
