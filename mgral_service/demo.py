@@ -27,7 +27,7 @@ from mgral_service.settings import from_environment
 
 SCENES = 600  # of the digits dataset
 INITIAL, BUDGET = 80, 40  # labelled images at the start, images to choose
-PROXIES, ITERATIONS = 14, 200
+PROXIES, PROXY_STEPS, ITERATIONS = 12, 60, 200
 SHOWN = 10
 
 
@@ -140,7 +140,7 @@ def _cycle_spec(dataset: str, seed: int) -> dict[str, Any]:
         "dataset": dataset,
         "budget": BUDGET,
         "seed": seed,
-        "table": {"records": PROXIES},
+        "table": {"records": PROXIES, "steps": PROXY_STEPS},
         "agent": {"iterations": ITERATIONS},
     }
 

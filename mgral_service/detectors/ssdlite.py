@@ -91,7 +91,7 @@ class Pyramid(nn.Module):
         super().__init__()
 
         def block(wide: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Module:
-            return Conv2dNormActivation(
+            made: nn.Module = Conv2dNormActivation(
                 wide,
                 CHANNELS,
                 kernel,
@@ -100,6 +100,7 @@ class Pyramid(nn.Module):
                 norm_layer=group_norm,
                 activation_layer=nn.ReLU6,
             )
+            return made
 
         self.lateral = nn.ModuleList(block(wide, 1) for wide in inputs)
         self.smooth = nn.ModuleList(block(CHANNELS, 3, groups=CHANNELS) for _ in inputs)

@@ -66,7 +66,7 @@ class DetectorSpec:
     size: int = 160
     steps: int = 200
     batch: int = 8
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-2
     freeze_backbone: bool = True
 
     def __post_init__(self) -> None:
