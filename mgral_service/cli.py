@@ -37,7 +37,9 @@ data = typer.Typer(no_args_is_help=True, help="Make, register and list datasets.
 app.add_typer(cycles, name="cycle")
 app.add_typer(data, name="data")
 
-out, err = Console(soft_wrap=True), Console(stderr=True)
+LOG_WIDTH = 150  # columns of a table that goes to no terminal
+out = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+err = Console(stderr=True)
 EXIT = {NotFound: 3, Conflict: 4, Refused: 5, InvalidInput: 6, Unavailable: 75}
 
 

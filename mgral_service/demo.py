@@ -27,7 +27,7 @@ from mgral_service.settings import from_environment
 
 SCENES = 600  # of the digits dataset
 INITIAL, BUDGET = 80, 40  # labelled images at the start, images to choose
-PROXIES, PROXY_STEPS, ITERATIONS = 12, 60, 200
+PROXIES, PROXY_STEPS, ITERATIONS = 12, 50, 200
 SHOWN = 10
 
 

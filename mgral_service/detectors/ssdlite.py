@@ -26,6 +26,7 @@ from mgral_service.domain.errors import Unavailable
 
 BACKBONE = "tf_efficientnet_lite0"
 CHANNELS = 64
+CACHED = 8  # images that go through the backbone together: more fall out of a core's cache
 GROUPS = 8
 BACKBONE_SHARE = 0.05
 SCALES = [0.10, 0.20, 0.38, 0.65, 1.0]
@@ -164,7 +165,8 @@ class SsdLite(DetectorNet):
     def forward(self, images: Tensor) -> RawOutput:
         scaled = ((images - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-            features = self.backbone(scaled)
+            parts = [self.backbone(part) for part in torch.split(scaled, CACHED)]
+        features = [torch.cat(level) for level in zip(*parts, strict=True)]
         levels = self.pyramid(features)
         out = self.head(levels)
         pooled = torch.cat([level.mean((2, 3)) for level in levels], 1)
