@@ -25,6 +25,7 @@ from mgral_service.domain.errors import (
     NotFound,
     Unavailable,
 )
+from mgral_service.domain.specs import DatasetSpec
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -70,6 +71,14 @@ def _client() -> Client:
 
 def _json(value: Any) -> None:
     out.print_json(json.dumps(value))
+
+
+def _read(file: Path) -> Any:
+    """Parsed JSON; InvalidInput names a file that is none."""
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise InvalidInput(str(file), f"is no readable JSON: {error}") from None
 
 
 @app.command()
@@ -197,7 +206,7 @@ def start(
     wait: Annotated[bool, typer.Option(help="Follow it to its selection.")] = False,
 ) -> None:
     """Start a cycle; prints its id. Options override the values of --file."""
-    spec: dict[str, Any] = json.loads(file.read_text()) if file else {}
+    spec: dict[str, Any] = _read(file) if file else {}
     given = {"dataset": dataset, "budget": budget, "strategy": strategy, "seed": seed}
     spec |= {name: value for name, value in given.items() if value is not None}
     answer = _client().start(spec, key)
@@ -301,12 +310,8 @@ def annotate(
     partial: Annotated[bool, typer.Option(help="Accept an incomplete answer.")] = False,
 ) -> None:
     """Send the annotations of a selection back; the detector is then retrained."""
-    try:
-        answer = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise InvalidInput(str(file), f"is no readable JSON: {error}") from None
     query = {"partial": "true"} if partial else {}
-    _json(_client().call("POST", f"/cycles/{cycle}/annotations", json=answer, params=query))
+    _json(_client().call("POST", f"/cycles/{cycle}/annotations", json=_read(file), params=query))
 
 
 # --- data ---------------------------------------------------------------------------------------
@@ -327,6 +332,34 @@ def digits(
             to, images, size=size, seed=seed, report=lambda p: show("progress", codec.plain(p))
         )
     out.print(str(folder), highlight=False)
+
+
+@data.command("hold-back")
+def hold_back(
+    folder: Annotated[Path, typer.Argument(help="images/, train.json, test.json")],
+    to: Annotated[Path, typer.Option("--out", help="A new folder.")],
+    initial: Annotated[int, typer.Option(min=2, help="Images that keep their labels.")],
+    seed: int = 0,
+) -> None:
+    """Hide most labels of a COCO folder: writes labelled.json, unlabelled.json and test.json."""
+    from mgral_service.datasets.oracle import write_held_back
+
+    test = "test.json" if (folder / "test.json").exists() else None
+    write_held_back(DatasetSpec("data", str(folder.resolve()), test=test), to, initial, seed)
+    out.print(str(to), highlight=False)
+
+
+@data.command("answer")
+def answer(
+    asked: Annotated[Path, typer.Argument(help="A selection: GET /selections/ID?format=coco")],
+    truth: Annotated[Path, typer.Argument(help="COCO JSON with the labels of its images.")],
+    to: Annotated[Path, typer.Option("--out")],
+) -> None:
+    """Play the annotator: answer a selection with the labels of `truth`."""
+    from mgral_service.datasets.answers import answer_from
+
+    to.write_text(json.dumps(answer_from(_read(asked), _read(truth))))
+    out.print(str(to), highlight=False)
 
 
 @data.command("add")

@@ -19,6 +19,7 @@ from rich.table import Table
 from mgral_service import codec, service
 from mgral_service.client import Client
 from mgral_service.console import Display
+from mgral_service.datasets.answers import answer_from
 from mgral_service.domain.errors import MgralError
 from mgral_service.domain.records import CycleReport, Selection
 from mgral_service.domain.specs import DatasetSpec
@@ -121,7 +122,7 @@ def _round(
         made(f"{len(fewer.images)} images, ranked again by the Serve replica")
     with story.phase("annotate") as made:
         asked = client.call("GET", f"/selections/{cycle}", params={"format": "coco"})
-        answer = annotate(asked, json.loads((folder / "train.json").read_text()))
+        answer = answer_from(asked, json.loads((folder / "train.json").read_text()))
         told = client.call("POST", f"/cycles/{cycle}/annotations", json=answer)
         made(f"{len(told['matched'])} images matched, {told['boxes']} boxes")
     with story.phase("retrain") as made:
@@ -162,21 +163,6 @@ def _selection(page: dict[str, Any]) -> Selection:
     ]
     head = {name: page[name] for name in ("cycle", "dataset", "requested", "strategy")}
     return codec.build(Selection, head | {"images": images})
-
-
-def annotate(asked: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:
-    """What an annotation tool sends back: the asked images, each with its true boxes."""
-    by_file = {image["file_name"]: image["id"] for image in truth["images"]}
-    wanted = {by_file[image["file_name"]]: image["id"] for image in asked["images"]}
-    boxes = [one for one in truth["annotations"] if one["image_id"] in wanted]
-    return {
-        "images": asked["images"],
-        "categories": truth["categories"],
-        "annotations": [
-            {**one, "id": number, "image_id": wanted[one["image_id"]]}
-            for number, one in enumerate(boxes, start=1)
-        ],
-    }
 
 
 def _print(out: Console, story: Story, outcome: Outcome, paths: tuple[Path, ...]) -> None:

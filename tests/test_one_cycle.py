@@ -11,9 +11,9 @@ import pytest
 
 from mgral_service import codec, service
 from mgral_service.client import Client
+from mgral_service.datasets.answers import answer_from
 from mgral_service.datasets.digits import write_digits
 from mgral_service.datasets.oracle import write_held_back
-from mgral_service.demo import annotate
 from mgral_service.domain.errors import Conflict, InvalidInput, NotFound
 from mgral_service.domain.specs import DatasetSpec
 from mgral_service.settings import Settings
@@ -126,7 +126,7 @@ def test_a_cancelled_cycle_frees_the_cluster(client: Client, cycle: str) -> None
 
 def test_annotations_lead_to_a_retrained_detector(client: Client, cycle: str, folder: Path) -> None:
     asked = client.call("GET", f"/selections/{cycle}", params={"format": "coco"})
-    answer = annotate(asked, json.loads((folder / "train.json").read_text()))
+    answer = answer_from(asked, json.loads((folder / "train.json").read_text()))
     fewer = answer | {"images": answer["images"][1:]}
     with pytest.raises(InvalidInput):  # one image is missing: nothing is kept
         client.call("POST", f"/cycles/{cycle}/annotations", json=fewer)

@@ -2,7 +2,7 @@
 
 At each step it reads an image's embedding [D] and its own previous score, so D = 256 gives the
 paper's 257 inputs and 257 hidden units; a two-layer decoder turns the hidden state into a score.
-The walk runs in lanes that share weights (method.md section 2 row 5); one lane is the paper's.
+The walk runs in lanes that share weights; one lane is the paper's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Training the agent (method.md section 3). It knows a reward function, not the table."""
+"""Training the agent. It knows a reward function, not the table."""
 
 from __future__ import annotations
 

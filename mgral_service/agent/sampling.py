@@ -1,6 +1,4 @@
-"""Drawing batches from scores: Gumbel-top-B and its Plackett-Luce probability (strategies.md
-section 6.1).
-"""
+"""Drawing batches from scores: Gumbel-top-B and its Plackett-Luce probability."""
 
 from __future__ import annotations
 

@@ -138,3 +138,18 @@ def _pre_label(number: int, image: int, category: int, box: PredictedBox) -> dic
         "iscrowd": 0,
         "score": box.score,
     }
+
+
+def answer_from(asked: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:
+    """What an annotation tool sends back: the asked images, each with its true boxes."""
+    by_file = {image["file_name"]: image["id"] for image in truth["images"]}
+    wanted = {by_file[image["file_name"]]: image["id"] for image in asked["images"]}
+    boxes = [one for one in truth["annotations"] if one["image_id"] in wanted]
+    return {
+        "images": asked["images"],
+        "categories": truth["categories"],
+        "annotations": [
+            {**one, "id": number, "image_id": wanted[one["image_id"]]}
+            for number, one in enumerate(boxes, start=1)
+        ],
+    }

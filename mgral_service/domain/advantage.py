@@ -1,4 +1,4 @@
-"""How much better than expected a draw was: the baselines of method.md section 2 row 1.
+"""How much better than expected a draw was: the baselines.
 
 Each is a pure function; those with a memory take it and give it back. Rewards [K] are one
 iteration's draws.

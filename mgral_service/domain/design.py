@@ -1,4 +1,4 @@
-"""Which batches fill the table (method.md section 2 row 8): tilted, uniform, and one from each
+"""Which batches fill the table: tilted, uniform, and one from each
 cheap strategy.
 """
 

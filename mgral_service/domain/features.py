@@ -1,6 +1,4 @@
-"""What a batch is like, in a few dozen numbers: what value models read instead of the images
-(method.md row 9).
-"""
+"""What a batch is like, in a few dozen numbers: what value models read instead of the images."""
 
 from __future__ import annotations
 
@@ -87,8 +85,7 @@ class BatchFeatures:
     Additive ones are means over the batch of per-image numbers (components, uncertainty, novelty).
     The class histogram is ln(1 + expected objects in labelled images and batch), class by class;
     `spread` is the variance of the components within the batch; `coverage` the mean distance from a
-    sample of the pool to its nearest image of labelled and batch together (strategies.md section
-    7.1).
+    sample of the pool to its nearest image of labelled and batch together.
     """
 
     def __init__(

@@ -93,9 +93,7 @@ def estimate_map(distances: FloatArray, maps: FloatArray, cutoff: float) -> MapE
 
 
 def query_cutoff(distances: FloatArray) -> float:
-    """The paper's threshold read per query: mean - 1 sd of this query's distances [M] (method.md
-    section 2 row 7).
-    """
+    """The paper's threshold read per query: mean - 1 sd of this query's distances [M]."""
     return float(distances.mean() - distances.std())
 
 

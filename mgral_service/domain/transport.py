@@ -1,7 +1,7 @@
 """How far two batches are apart: the Wasserstein distance between their embeddings, exact or along
 fixed directions.
 
-A batch's sketch (method.md section 2, rows 6 and 12) is made by `batch_sketch` and nowhere else, so
+A batch's sketch is made by `batch_sketch` and nowhere else, so
 that records written by one process can be compared with batches proposed in another.
 """
 

@@ -98,8 +98,7 @@ class InverseDistance:
 
     points      [N, D] standardised embeddings of the observation
     directions  [P, D] of the sketches
-    distance    "sliced" or "exact" Wasserstein; cutoff: "query" or "table" (method.md section 2 row
-        7)
+    distance    "sliced" or "exact" Wasserstein; cutoff: "query" or "table"
 
     Where no record is near, the estimate is the table's mean, its standard deviation the table's
     spread, and `misses` counts one more. Elsewhere the standard deviation is the spread over the
@@ -190,8 +189,7 @@ class InverseDistance:
 
 
 class Ridge:
-    """Linear regression on batch features with a penalty that the left-out errors choose (method.md
-    row 9).
+    """Linear regression on batch features with a penalty that the left-out errors choose.
 
     Features are standardised over the records, the intercept is free, everything is closed form in
     the singular values. The standard deviation is that of the mean: noise / records, plus what the

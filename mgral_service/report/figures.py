@@ -39,8 +39,10 @@ def contact_sheet(selection: Selection, files: Mapping[str, Path], out: Path) ->
     sheet.save(out)
 
 
-def reward_figure(evidence: Evidence, out: Path) -> None:
-    """Reward and loss over the iterations of the agent's training."""
+def reward_figure(evidence: Evidence, caution: float, out: Path) -> None:
+    """Reward and loss over the iterations of the agent's training, and what the rivals' batches are
+    worth: all are estimated means less `caution` standard deviations.
+    """
     figure = Figure(figsize=(8, 5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     steps = [point.iteration for point in evidence.history]
@@ -57,10 +59,11 @@ def reward_figure(evidence: Evidence, out: Path) -> None:
     )
     for one in evidence.candidates:
         if one.name != "agent":
-            above.axhline(one.value, color="grey", linewidth=0.6)
-            above.annotate(one.name, (steps[-1], one.value), fontsize=7, ha="right", va="bottom")
+            worth = one.value - caution * one.sd
+            above.axhline(worth, color="grey", linewidth=0.6)
+            above.annotate(one.name, (steps[-1], worth), fontsize=7, ha="right", va="bottom")
     above.set_ylabel("estimated mAP, less caution")
-    above.legend(loc="lower right", fontsize=8)
+    above.legend(loc="center left", fontsize=8)
     informed = "carried information" if evidence.reliability.informed else "carried no information"
     above.set_title(f"Training of the agent: the reward {informed}")
     below.plot(steps, [point.loss for point in evidence.history], color="tab:red", linewidth=0.8)
@@ -70,23 +73,35 @@ def reward_figure(evidence: Evidence, out: Path) -> None:
 
 
 def table_figure(evidence: Evidence, out: Path) -> None:
-    """Each record's measured mAP against the value model's estimate without it."""
+    """Each record's measured mAP against the value model's estimate without it.
+
+    Leaving a high record out lowers the mean that its estimate starts from; as in the reliability's
+    rank correlation, each estimate is taken from the mean of the others and shown about the common
+    one.
+    """
+    total, count = sum(point.measured for point in evidence.table), len(evidence.table)
+    shown = {
+        point.index: point.estimated
+        - (total - point.measured) / max(1, count - 1)
+        + total / max(1, count)
+        for point in evidence.table
+    }
     figure = Figure(figsize=(6, 5.5), layout="constrained")
     axes = figure.subplots()
     for design in sorted({point.design for point in evidence.table}):
         points = [point for point in evidence.table if point.design == design]
         axes.scatter(
             [point.measured for point in points],
-            [point.estimated for point in points],
+            [shown[point.index] for point in points],
             label=design,
             s=28,
         )
-    values = [value for point in evidence.table for value in (point.measured, point.estimated)]
+    values = [*shown.values(), *(point.measured for point in evidence.table)]
     low, high = min(values), max(values)
     axes.plot([low, high], [low, high], color="grey", linewidth=0.8)
     told = evidence.reliability
     axes.set_xlabel("measured mAP of the proxy")
-    axes.set_ylabel("estimated, this record left out")
+    axes.set_ylabel("estimated without this record, about the common mean")
     axes.set_title(
         f"Lookup table, {told.records} records\n"
         f"Spearman {told.spearman:.2f} (95 % interval {told.low:.2f} to {told.high:.2f})"

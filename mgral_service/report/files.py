@@ -31,7 +31,7 @@ def write(
     figures.contact_sheet(selection, files, out / "contact_sheet.png")
     written.append(out / "contact_sheet.png")
     if report.evidence is not None:
-        figures.reward_figure(report.evidence, out / "reward.png")
+        figures.reward_figure(report.evidence, report.spec.agent.caution, out / "reward.png")
         figures.table_figure(report.evidence, out / "table.png")
         written += [out / "reward.png", out / "table.png"]
     return tuple(written)

@@ -1,4 +1,4 @@
-"""Core-set: k-center greedy from the labelled images (Sener & Savarese; strategies.md 3.3)."""
+"""Core-set: k-center greedy from the labelled images (Sener & Savarese)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The most uncertain images: entropy of their detections, by mean, sum or maximum (strategies.md
-3.2).
+"""The most uncertain images: entropy of their detections, by mean, sum or maximum.
 
 Detections scored 0.05 or more count; an image without any has entropy 0.
 """

@@ -1,7 +1,7 @@
 """MGRAL: an agent trained on estimated mAP proposes a batch, and the best of a portfolio is taken.
 
-The reward is read from the table of trained proxies through a value model. Two rules of method.md
-section 2 guard the answer: the portfolio rule (never worse, by its own estimate, than the best
+The reward is read from the table of trained proxies through a value model. Two rules guard the
+answer: the portfolio rule (never worse, by its own estimate, than the best
 rival) and the honesty rule (a reward that ranks no better than chance does not choose).
 """
 

@@ -1,4 +1,4 @@
-"""Uniform at random without replacement: the rule to beat (strategies.md section 3.1)."""
+"""Uniform at random without replacement: the rule to beat."""
 
 from __future__ import annotations
 

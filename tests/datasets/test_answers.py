@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mgral_service.datasets import ingest, record_of
-from mgral_service.datasets.answers import coco_of, read_answers
+from mgral_service.datasets.answers import answer_from, coco_of, read_answers
 from mgral_service.domain.errors import InvalidInput, NotFound
 from mgral_service.domain.records import DatasetRecord, PredictedBox, SelectedImage, Selection
 from tests.datasets.folders import coco_folder
@@ -173,3 +173,18 @@ def test_an_image_that_the_dataset_lacks_cannot_be_exported(record: DatasetRecor
     foreign = Selection("cyc_1", "pets", "mgral", "mgral", (SelectedImage("img_gone", 1, 1.0, ""),))
     with pytest.raises(NotFound, match="img_gone"):
         coco_of(foreign, record)
+
+
+def test_the_annotator_answers_what_was_asked_and_no_more() -> None:
+    truth = {
+        "images": [{"id": 7, "file_name": "a.jpg"}, {"id": 9, "file_name": "b.jpg"}],
+        "categories": [{"id": 3, "name": "cat"}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 3, "bbox": [1, 2, 3, 4]},
+            {"id": 2, "image_id": 9, "category_id": 3, "bbox": [5, 6, 7, 8]},
+        ],
+    }
+    asked = {"images": [{"id": 1, "image_id": "img_b", "file_name": "b.jpg"}]}
+    answer = answer_from(asked, truth)
+    assert answer["images"] == asked["images"]
+    assert [(one["image_id"], one["bbox"]) for one in answer["annotations"]] == [(1, [5, 6, 7, 8])]

@@ -2,7 +2,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from mgral_service.domain.records import (
@@ -46,7 +45,8 @@ def test_the_contact_sheet_shows_each_image_with_its_boxes(tmp_path: Path) -> No
     assert (with_box != _pixels(tmp_path / "bare.png")).any()
 
 
-@pytest.mark.parametrize("draw", [figures.reward_figure, figures.table_figure])
-def test_the_curves_are_drawn(draw, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    draw(EVIDENCE, tmp_path / "figure.png")
-    assert len(np.unique(_pixels(tmp_path / "figure.png"))) > 10
+def test_the_curves_are_drawn(tmp_path: Path) -> None:
+    figures.reward_figure(EVIDENCE, 0.5, tmp_path / "reward.png")
+    figures.table_figure(EVIDENCE, tmp_path / "table.png")
+    for name in ("reward.png", "table.png"):
+        assert len(np.unique(_pixels(tmp_path / name))) > 10
