@@ -19,7 +19,7 @@ demo: install  ## one MGRAL round through the HTTP API; DATA=folder for your own
 	$(BIN)/mgral demo $(DATA)
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov=mgral_service.domain --cov-fail-under=95
 
 check: install
 	$(BIN)/ruff check .

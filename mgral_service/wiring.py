@@ -72,9 +72,10 @@ def ingest(settings: Settings, spec: DatasetSpec, report: Report | None = None) 
     """Read and check a dataset; DatasetRefused if it cannot be used or lies elsewhere."""
     from mgral_service import datasets
 
-    root = Path(spec.root).resolve()
-    if settings.data_root is not None and not root.is_relative_to(settings.data_root.resolve()):
-        raise InvalidInput("root", "must lie below MGRAL_DATA_ROOT of the service")
+    for where in ("root", "labelled", "unlabelled", "scoring", "test"):
+        path = (Path(spec.root) / (getattr(spec, where) or "")).resolve()
+        if settings.data_root and not path.is_relative_to(settings.data_root.resolve()):
+            raise InvalidInput(where, "must lie below MGRAL_DATA_ROOT of the service")
     return datasets.record_of(spec, datasets.ingest(spec, report), time.time())
 
 

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,23 @@ def test_a_wrong_experiment_is_exit_code_6_and_names_the_key(tmp_path: Path) -> 
     answer = _mgral("run", str(file), HOME=str(tmp_path))
     assert answer.returncode == 6
     assert "initial" in answer.stderr
+
+
+def test_labels_are_held_back_and_answer_a_selection(tmp_path: Path) -> None:
+    data, held, asked = tmp_path / "data", tmp_path / "held", tmp_path / "asked.json"
+    home = str(tmp_path)
+    small = ("--images", "8", "--size", "64")
+    assert _mgral("data", "digits", "--out", str(data), *small, HOME=home).returncode == 0
+    hide = _mgral("data", "hold-back", str(data), "--out", str(held), "--initial", "5", HOME=home)
+    assert hide.returncode == 0, hide.stderr
+    hidden = json.loads((held / "unlabelled.json").read_text())
+    assert len(hidden["images"]) == 3
+    assert not hidden.get("annotations")
+    asked.write_text(json.dumps({"images": hidden["images"]}))
+    truth, out = data / "train.json", tmp_path / "answer.json"
+    told = _mgral("data", "answer", str(asked), str(truth), "--out", str(out), HOME=home)
+    assert told.returncode == 0, told.stderr
+    assert json.loads(out.read_text())["annotations"]
 
 
 def test_run_needs_a_file_or_a_cycle(tmp_path: Path) -> None:

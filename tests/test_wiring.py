@@ -1,0 +1,41 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mgral_service import codec, wiring
+from mgral_service.domain.errors import CycleNotReady, InvalidInput
+from mgral_service.domain.records import SelectedImage, Selection, Status
+from mgral_service.domain.specs import DatasetSpec
+from mgral_service.settings import Settings
+from mgral_service.store.memory import memory_stores
+from tests.fakes import cycle_record
+
+STORED = Selection("cyc_1", "digits", "mgral", "agent", (SelectedImage("img_a", 1, 0.5, "new"),))
+RANKED = replace(STORED, images=())
+
+
+def test_a_dataset_must_lie_below_the_data_root(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, data_root=tmp_path / "data")
+    with pytest.raises(InvalidInput, match="root"):
+        wiring.ingest(settings, DatasetSpec("x", str(tmp_path / "elsewhere")))
+    outside = DatasetSpec("x", str(tmp_path / "data"), labelled="/etc/passwd")
+    with pytest.raises(InvalidInput, match="labelled"):
+        wiring.ingest(settings, outside)
+
+
+def test_an_unknown_strategy_is_named_with_the_known_ones() -> None:
+    with pytest.raises(InvalidInput, match=r"oracle.*coreset"):
+        wiring.strategy("oracle")
+
+
+def test_the_stored_selection_answers_for_its_own_budget_and_the_ranker_for_others() -> None:
+    kept = memory_stores()
+    selector = wiring.StoredSelector(kept, lambda cycle, budget: RANKED)
+    record = kept.cycles.create(cycle_record(), None, "")
+    with pytest.raises(CycleNotReady):
+        selector.top("cyc_1", None)
+    kept.cycles.put_document("cyc_1", "selection", codec.encode(STORED), None)
+    kept.cycles.put(replace(record, status=Status.SELECTED), None)
+    assert selector.top("cyc_1", None) == selector.top("cyc_1", 1) == STORED
+    assert selector.top("cyc_1", 2) == RANKED
