@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -82,20 +83,20 @@ class Client:
         last = ""
         while True:
             headers = {"Last-Event-ID": last} if last else {}
-            try:
-                with self._http.stream("GET", f"/cycles/{name}/events", headers=headers) as answer:
-                    if answer.status_code == 204:
+            with (
+                contextlib.suppress(httpx.HTTPError),  # the next turn continues after `last`
+                self._http.stream("GET", f"/cycles/{name}/events", headers=headers) as answer,
+            ):
+                if answer.status_code == 204:
+                    return
+                if answer.status_code >= 400:
+                    answer.read()
+                    raise _error_of(answer)
+                for event, kind, data in _server_sent(answer.iter_lines()):
+                    last = event or last
+                    yield kind, data
+                    if kind == "cycle.state_changed" and data.get("status") in rest_at:
                         return
-                    if answer.status_code >= 400:
-                        answer.read()
-                        raise _error_of(answer)
-                    for event, kind, data in _server_sent(answer.iter_lines()):
-                        last = event or last
-                        yield kind, data
-                        if kind == "cycle.state_changed" and data.get("status") in rest_at:
-                            return
-            except httpx.HTTPError:
-                pass  # the next turn continues after `last`
             if self.cycle(name)["status"] in rest_at:
                 return
             time.sleep(1)

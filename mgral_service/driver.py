@@ -106,15 +106,14 @@ class StoredJournal:
 
     def heartbeat(self) -> None:
         """Renew the lease and look whether the cycle was cancelled."""
-        try:
-            self._stores.cycles.renew(self.record.id, self.lease, LEASE_S)
+        with suppress(Unavailable):  # the store may come back before the lease is missed
+            try:
+                self._stores.cycles.renew(self.record.id, self.lease, LEASE_S)
+            except StaleLease as error:
+                self._lost = error
             status = self._stores.cycles.get(self.record.id).status
             if status.terminal:
-                raise IllegalTransition(self.record.id, status, "a driver's next step")
-        except (StaleLease, IllegalTransition) as error:
-            self._lost = error
-        except Unavailable:
-            pass  # the store may come back before the lease is missed
+                self._lost = IllegalTransition(self.record.id, status, "a driver's next step")
 
     def _check(self) -> None:
         if self._lost is not None:
