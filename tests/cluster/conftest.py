@@ -4,7 +4,7 @@ import pytest
 import ray
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[None]:
     """A local Ray of two CPUs without dashboard."""
     ray.init(
