@@ -16,7 +16,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 DATASETS = Path(os.environ.get("MGRAL_DATASETS", HERE.parent.parent / "shared" / "datasets"))
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "ray", "pycocotools")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "ray", "pycocotools", "hotcoco")
 
 Figures = Mapping[str, float]
 

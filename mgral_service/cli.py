@@ -7,9 +7,11 @@ import json
 import os
 import socket
 import sys
+from dataclasses import replace
 from enum import StrEnum
+from math import inf
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -17,7 +19,7 @@ from rich.table import Table
 
 from mgral_service import __version__, codec, settings, wiring
 from mgral_service.client import RESTING, Client, Refused
-from mgral_service.console import Display
+from mgral_service.console import Display, shown_bytes, shown_hours
 from mgral_service.domain.errors import (
     Conflict,
     InvalidInput,
@@ -25,7 +27,10 @@ from mgral_service.domain.errors import (
     NotFound,
     Unavailable,
 )
-from mgral_service.domain.specs import DatasetSpec
+from mgral_service.domain.specs import DatasetSpec, ExperimentSpec
+
+if TYPE_CHECKING:
+    from mgral_service.plan import Plan, StepSeconds, Stock
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,6 +55,10 @@ class Output(StrEnum):
 
 
 Out = Annotated[Output, typer.Option("--output", "-o", help="What stdout gets.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Initial weights: a file, or a name torchvision knows."),
+]
 
 
 def main() -> None:
@@ -62,6 +71,12 @@ def main() -> None:
         err.print(f"mgral: {error}", style="red", highlight=False, markup=False)
         code = next((code for kind, code in EXIT.items() if isinstance(error, kind)), 1)
         raise SystemExit(code) from None
+
+
+def _weights(where: str) -> str:
+    """A file as its absolute path, for processes that run elsewhere; a name as it is."""
+    file = Path(where).expanduser()
+    return str(file.resolve()) if file.is_file() else where
 
 
 def _client() -> Client:
@@ -141,6 +156,20 @@ def run(
     file: Annotated[Path | None, typer.Argument(help="An experiment file (TOML).")] = None,
     cycle: Annotated[str | None, typer.Option(help="Drive this cycle of the service.")] = None,
     to: Annotated[Path, typer.Option("--out", help="Folder for results.")] = Path("out/run"),
+    weights: Weights = None,
+    device: Annotated[
+        Literal["cpu", "cuda", "auto"] | None, typer.Option(help="Instead of MGRAL_DEVICE.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what FILE would cost and start nothing.")
+    ] = False,
+    step_seconds: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="DETECTOR PROXY",
+            help="For --dry-run: seconds of a training step, instead of measuring them.",
+        ),
+    ] = None,
 ) -> None:
     """Run a whole experiment from FILE, or drive one cycle (what `POST /cycles` submits to Ray).
 
@@ -148,22 +177,36 @@ def run(
     """
     if (file is None) == (cycle is None):
         raise typer.BadParameter("give either FILE or --cycle")
+    if cycle is not None and (dry_run or weights is not None):
+        raise typer.BadParameter("--dry-run and --weights go with FILE, not with --cycle")
+    if step_seconds is not None and not (dry_run and all(0 < x < inf for x in step_seconds)):
+        raise typer.BadParameter("--step-seconds are two numbers above 0, and go with --dry-run")
     known = settings.from_environment()
-    with Display(err) as show:
-        if cycle is not None:
-            from mgral_service.driver import drive
+    if device is not None:
+        known = known.model_copy(update={"device": device})
+    if cycle is not None:
+        from mgral_service.driver import drive
 
-            owner = f"{socket.gethostname()}/{os.getpid()}"
+        owner = f"{socket.gethostname()}/{os.getpid()}"
+        with Display(err) as show:
             record = drive(cycle, wiring.driver_ports(known), owner, show)
-            problem = record.problem
-            if problem is not None:
-                raise MgralError(f"{problem.code}: {problem.detail}")
-            return
-        assert file is not None
-        from mgral_service.experiment import run_experiment
+        problem = record.problem
+        if problem is not None:
+            raise MgralError(f"{problem.code}: {problem.detail}")
+        return
+    assert file is not None
+    spec = settings.experiment(file)
+    if weights is not None:
+        detector = replace(spec.cycle.detector, weights=_weights(weights))
+        spec = replace(spec, cycle=replace(spec.cycle, detector=detector))
+    if dry_run:
+        _dry_run(spec, known, step_seconds)
+        return
+    from mgral_service.experiment import run_experiment
 
-        known = known.model_copy(update={"home": known.home.resolve()})
-        answers = run_experiment(settings.experiment(file), known, show, to)
+    known = known.model_copy(update={"home": known.home.resolve()})
+    with Display(err) as show:
+        answers = run_experiment(spec, known, show, to)
     table = Table("cycle", "chosen by", "images", "mAP before", "mAP after", title=str(file))
     for number, (selection, report) in enumerate(answers, start=1):
         before, after = report.test_before, report.test_after
@@ -176,6 +219,67 @@ def run(
         for sentence in report.words:
             out.print(f"  {sentence}", highlight=False)
     out.print(f"selections, reports and figures: {to}")
+
+
+def _dry_run(
+    spec: ExperimentSpec, known: settings.Settings, given: tuple[float, float] | None
+) -> None:
+    """Print the plan; without `given` seconds a step, measure them first."""
+    from mgral_service import plan
+
+    with_table = "table" in wiring.strategy(spec.cycle.strategy).needs
+    stock = plan.stock_of(spec.dataset)
+    classes = stock.classes or plan.CLASSES[spec.dataset.format]
+    if given is not None:
+        seconds = plan.StepSeconds(*given, ("given by --step-seconds",))
+    else:
+        err.print("timing training steps; --step-seconds saves that ...")
+        seconds = plan.measure(spec.cycle, classes, wiring.device_of(known), with_table)
+    weights = plan.weights_checked(spec.cycle.detector, classes)
+    _print_plan(spec, stock, weights, seconds, plan.plan(spec, seconds, stock, with_table))
+
+
+def _print_plan(
+    spec: ExperimentSpec, stock: Stock, weights: str, seconds: StepSeconds, planned: Plan
+) -> None:
+    detector, actors = spec.cycle.detector, spec.cycle.table.actors
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("experiment", f"{spec.cycle.strategy} on {spec.dataset.name}, {detector.name}")
+    facts.add_row("data", "\n".join(stock.words))
+    facts.add_row("weights", weights)
+    facts.add_row("step", "\n".join(seconds.words))
+    costs = [("detector", detector.steps, seconds.detector, planned.detector_hours)]
+    if planned.cycles[0].proxies:
+        costs.append(("proxy", planned.proxy_steps, seconds.proxy, planned.proxy_hours))
+    for name, steps, each, hours in costs:
+        words = f"{steps:,} steps of {detector.batch} images x {each:.3g} s = {shown_hours(hours)}"
+        facts.add_row(f"one {name}", words)
+    out.print(facts, highlight=False, markup=False)
+
+    names = ["cycle", "labelled before", "budget", "labelled after", "detectors", "proxies"]
+    rows = Table(*names, "device", f"wall, {actors} at once")
+    for one in planned.cycles:
+        after = one.labelled + one.budget
+        counts = (one.number, one.labelled, one.budget, after, one.fits, one.proxies)
+        times = (shown_hours(one.device_hours), shown_hours(one.wall_hours))
+        rows.add_row(*(f"{count:,}" for count in counts), *times)
+    out.print(rows)
+
+    sums = Table.grid(padding=(0, 2))
+    bought = f"{planned.annotations:,} images, and {spec.initial:,} before the first cycle"
+    sums.add_row("annotations", bought)
+    if planned.scoring is not None:
+        apart = f"{planned.scoring:,} of those {spec.initial:,} score proxies and train nothing"
+        sums.add_row("scoring", apart)
+    sums.add_row("trainings", f"{planned.trainings:,}")
+    sums.add_row("device", f"{shown_hours(planned.device_hours)} of training alone")
+    sums.add_row("wall", f"{shown_hours(planned.wall_hours)} with {actors} proxies at once")
+    sums.add_row("table", f"{shown_bytes(planned.table_bytes)} in the store")
+    known = planned.image_bytes
+    memory = "unknown" if known is None else shown_bytes(known)
+    sums.add_row("memory", f"{memory} for all images at {detector.size} x {detector.size} pixels")
+    sums.add_row("agent", f"{planned.iterations:,} iterations a cycle")
+    out.print(sums, highlight=False)
 
 
 @app.command()
@@ -202,6 +306,7 @@ def start(
     file: Annotated[Path | None, typer.Option(help="A CycleSpec as JSON.")] = None,
     strategy: Annotated[str | None, typer.Option()] = None,
     seed: Annotated[int | None, typer.Option()] = None,
+    weights: Weights = None,
     key: Annotated[str | None, typer.Option("--idempotency-key")] = None,
     wait: Annotated[bool, typer.Option(help="Follow it to its selection.")] = False,
 ) -> None:
@@ -209,6 +314,8 @@ def start(
     spec: dict[str, Any] = _read(file) if file else {}
     given = {"dataset": dataset, "budget": budget, "strategy": strategy, "seed": seed}
     spec |= {name: value for name, value in given.items() if value is not None}
+    if weights is not None:
+        spec["detector"] = {**spec.get("detector", {}), "weights": _weights(weights)}
     answer = _client().start(spec, key)
     out.print(answer["id"], highlight=False)
     if wait:

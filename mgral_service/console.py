@@ -84,3 +84,22 @@ class Display:
 
     def _line(self, text: str) -> None:
         self._console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False, soft_wrap=True)
+
+
+def shown_hours(hours: float) -> str:
+    """Seconds, minutes or hours, three figures."""
+    if hours < 1 / 60:
+        return f"{hours * 3600:.3g} s"
+    if hours < 1:
+        return f"{hours * 60:.3g} min"
+    return f"{hours:.3g} h" if hours < 1000 else f"{float(f'{hours:.3g}'):,.0f} h"
+
+
+def shown_bytes(count: int) -> str:
+    """In thousands of the largest unit that leaves 1 or more."""
+    size, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.3g} {unit}"

@@ -21,7 +21,7 @@ from mgral_service.domain.boxes import Annotations, PoolObservation
 from mgral_service.domain.errors import InvalidInput, TooFewRecords
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
-from mgral_service.domain.ports import Detector, ProxyTrainer, Query, QueryStrategy
+from mgral_service.domain.ports import Detector, ProxyTrainer, Query, QueryStrategy, Weights
 from mgral_service.domain.records import (
     Choice,
     CycleReport,
@@ -35,7 +35,7 @@ from mgral_service.domain.records import (
     Selection,
     Status,
 )
-from mgral_service.domain.specs import CycleSpec
+from mgral_service.domain.specs import CycleSpec, TableSpec
 
 PRELABEL_SCORE = 0.3  # boxes below it are not offered to annotators
 PRELABELS = 20  # an image
@@ -78,7 +78,8 @@ class Journal(Protocol):
     def keep_report(self, report: CycleReport) -> None: ...
     def keep_agent(self, arrays: Mapping[str, Any], winner: str) -> None: ...
     def keep_selection(self, selection: Selection) -> None: ...
-    def keep_detector(self, weights: Mapping[str, Any]) -> None: ...
+    def detector(self) -> Weights | None: ...
+    def keep_detector(self, weights: Weights) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +98,7 @@ class Workbench:
 
 def run(bench: Workbench, journal: Journal) -> Selection:
     """From a queued cycle to a selection. Raises TooFewRecords, or what a port raises."""
-    report = journal.report() or _blank_report(bench)
+    report = replace(journal.report() or _blank_report(bench), words=())
     observation = journal.observation()
     if observation is None:
         report = _fit(bench, journal, report)
@@ -113,6 +114,7 @@ def run(bench: Workbench, journal: Journal) -> Selection:
     made = f"{len(choice.ids)} images, chosen by {choice.strategy}"
     report = _after(report, Status.TRAINING_AGENT, elapsed(), made)
     words = choice.evidence.words if choice.evidence else (f"{choice.strategy} chose.",)
+    words = (*report.words, *words)
     journal.keep_report(replace(report, evidence=choice.evidence, words=words))
     journal.keep_agent(choice.agent, choice.strategy)
     selection = selection_of(bench.cycle, bench.spec, choice, observation, bench.classes)
@@ -173,6 +175,7 @@ def _fit(bench: Workbench, journal: Journal, report: CycleReport) -> CycleReport
         bench.detector.fit(bench.annotations.subset(bench.split.labelled), journal.progress)
         scoring = bench.detector.score(bench.annotations.subset(bench.split.scoring))
         test = _test_score(bench)
+    journal.keep_detector(bench.detector.state())
     made = f"detector from {len(bench.split.labelled)} labelled images"
     report = _after(report, Status.FITTING, elapsed(), made)
     return replace(report, scoring_before=scoring, test_before=test)
@@ -202,17 +205,25 @@ def _fill_table(
     points = transport.standardise(query.observation.embeddings)
     position = {name: at for at, name in enumerate(query.observation.ids)}
     have = {record.index for record in journal.records()}
-    seed = seed_of(spec.seed, Purpose.PROXY)  # one for all: common random numbers
+    seed = seed_of(spec.seed, Purpose.PROXY)
+    start = None if spec.table.start == "initial" else _fitted(bench, journal)
     todo = [
-        ProxySpec(index, tuple(bench.split.labelled), one.batch, seed)
+        ProxySpec(
+            index,
+            tuple(bench.split.labelled),
+            one.batch,
+            seed if spec.table.common_draws else (seed + index) % 2**31,
+        )
         for index, one in enumerate(batches)
         if index not in have
     ]
+    seeds = {one.index: one.seed for one in todo}
     failed: list[str] = []
-    done = len(have)
+    done, interrupted = len(have), 0
     with _timed(journal) as elapsed:
         journal.progress(Progress(Status.TRAINING_PROXIES, done, len(batches)))
-        for result in bench.proxies.train(todo):
+        for result in bench.proxies.train(todo, start):
+            interrupted += result.interruptions > 0
             if result.score is None or not math.isfinite(result.score):
                 failed.append(f"proxy {result.index}: {result.cause or 'non-finite score'}")
             else:
@@ -225,7 +236,7 @@ def _fill_table(
                         one.batch,
                         tuple(transport.batch_sketch(points, rows).tolist()),
                         result.score,
-                        seed,
+                        seeds[result.index],
                         result.seconds,
                         one.design,
                     )
@@ -234,13 +245,45 @@ def _fill_table(
             figures = {} if result.score is None else {"score": result.score}
             journal.progress(Progress(Status.TRAINING_PROXIES, done, len(batches), figures))
     records = journal.records()
+    made = f"{len(records)} records of {len(batches)}, {len(todo)} proxies trained by this driver"
+    report = replace(
+        _after(report, Status.TRAINING_PROXIES, elapsed(), made),
+        failed_proxies=tuple(failed),
+        words=table_words(len(records), spec.table, failed, interrupted),
+    )
+    journal.keep_report(report)
     if len(records) < spec.table.least:
         raise TooFewRecords(len(records), spec.table.least, failed[0] if failed else "none")
-    made = f"{len(records)} records of {len(batches)}, {len(todo)} proxies trained by this driver"
-    report = _after(report, Status.TRAINING_PROXIES, elapsed(), made)
-    report = replace(report, failed_proxies=tuple(failed))
-    journal.keep_report(report)
     return LookupTable.of(records, query.observation.ids), report
+
+
+def table_words(
+    records: int, table: TableSpec, failed: Sequence[str], interrupted: int
+) -> tuple[str, ...]:
+    """What went wrong while the table was filled, in sentences. `failed`: causes, the first first."""
+    words = []
+    if failed:
+        words.append(
+            f"The table has {records} of {table.records} records: {_proxies(len(failed))} failed "
+            f"(first cause: {failed[0]}); the minimum is {table.least}."
+        )
+    if interrupted:
+        words.append(f"{_proxies(interrupted)} lost a preempted node and started over.")
+    return tuple(words)
+
+
+def _proxies(count: int) -> str:
+    return f"{count} proxy" if count == 1 else f"{count} proxies"
+
+
+def _fitted(bench: Workbench, journal: Journal) -> Weights:
+    """The task detector's weights; if they are damaged or lost, it is fitted again."""
+    kept = journal.detector()
+    if kept is None:
+        bench.detector.fit(bench.annotations.subset(bench.split.labelled), journal.progress)
+        kept = bench.detector.state()
+        journal.keep_detector(kept)
+    return kept
 
 
 def _design(bench: Workbench, query: Query) -> tuple[DesignedBatch, ...]:

@@ -22,7 +22,7 @@ from mgral_service.domain.errors import (
     Unavailable,
 )
 from mgral_service.domain.pool import PoolSplit, split_of
-from mgral_service.domain.ports import ArtifactStore, Report
+from mgral_service.domain.ports import ArtifactStore, Report, Weights
 from mgral_service.domain.records import (
     CycleRecord,
     CycleReport,
@@ -183,7 +183,11 @@ class StoredJournal:
     def keep_selection(self, selection: Selection) -> None:
         self.keep("selection", selection)
 
-    def keep_detector(self, weights: Mapping[str, Any]) -> None:
+    def detector(self) -> Weights | None:
+        kept = self._artifacts.get(self.record.id, "detector")
+        return None if kept is None else kept[0]
+
+    def keep_detector(self, weights: Weights) -> None:
         self._keep_arrays("detector", weights, {"dataset": self.record.spec.dataset})
 
     def _keep_arrays(self, name: str, arrays: Mapping[str, Any], words: Mapping[str, str]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mgral_service.domain.boxes import Annotations, Detections, PoolObservation
-from mgral_service.domain.ports import Report
+from mgral_service.domain.ports import Report, Weights
 from mgral_service.domain.records import ProxyResult, ProxySpec
 
 CLASSES = ("cat", "dog", "owl")
@@ -59,18 +59,25 @@ class FakeDetector:
 class FakeProxies:
     """A proxy's mAP is .3 plus a tenth of its batch's mean first embedding component.
 
-    Proxies whose index is in `bad` fail; after `dies_after` results the trainer raises.
+    Proxies whose index is in `bad` fail; after `dies_after` results the trainer raises. `seeds` are
+    those of the proxies by index, `start` the weights that were handed over last.
     """
 
     def __init__(self, bad: frozenset[int] = frozenset(), dies_after: int | None = None) -> None:
         self.trained: list[int] = []
+        self.seeds: dict[int, int] = {}
+        self.start: Weights | None = None
         self._bad, self._dies_after = bad, dies_after
 
-    def train(self, specs: Sequence[ProxySpec]) -> Iterator[ProxyResult]:
+    def train(
+        self, specs: Sequence[ProxySpec], start: Weights | None = None
+    ) -> Iterator[ProxyResult]:
+        self.start = start
         for spec in specs:
             if self._dies_after is not None and len(self.trained) >= self._dies_after:
                 raise KeyboardInterrupt
             self.trained.append(spec.index)
+            self.seeds[spec.index] = spec.seed
             if spec.index in self._bad:
                 yield ProxyResult(spec.index, None, 0.1, "made to fail")
             else:

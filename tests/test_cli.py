@@ -2,9 +2,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mgral_service import cli
 from mgral_service.service import free_port
 
 
@@ -59,3 +61,58 @@ def test_labels_are_held_back_and_answer_a_selection(tmp_path: Path) -> None:
 
 def test_run_needs_a_file_or_a_cycle(tmp_path: Path) -> None:
     assert _mgral("run", HOME=str(tmp_path)).returncode == 2
+
+
+VOC = Path(__file__).parents[1] / "benchmarks/voc07_12.toml"
+
+
+def test_a_dry_run_prints_the_plan_and_starts_nothing(tmp_path: Path) -> None:
+    """SSD300: 120,000 steps of 3 s are 100 h; 9 cycles of 2 detectors and 200 proxies."""
+    words = ("run", str(VOC), "--dry-run", "--step-seconds", "3", "3")
+    answer = _mgral(*words, HOME=str(tmp_path))
+    assert answer.returncode == 0, answer.stderr
+    shown = " ".join(answer.stdout.split())
+    assert "120,000 steps of 32 images x 3 s = 100 h" in shown
+    assert "9 │ 9,000 │ 1,000 │ 10,000 │ 2 │ 200 │ 20,200 h │ 5,200 h" in shown
+    assert "trainings 1,818 device 182,000 h of training alone" in shown
+    assert "VOCdevkit' is not a folder on this machine" in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_the_command_line_override_those_of_the_file(tmp_path: Path) -> None:
+    words = ("run", str(VOC), "--dry-run", "--step-seconds", "3", "3", "--weights", "Other.V1")
+    answer = _mgral(*words, HOME=str(tmp_path))
+    assert "weights Other.V1: no file here" in " ".join(answer.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--cycle", "cyc_1", "--dry-run"),
+        ("--cycle", "cyc_1", "--weights", "x"),
+        (str(VOC), "--step-seconds", "1", "1"),
+        (str(VOC), "--dry-run", "--step-seconds", "0", "1"),
+    ],
+)
+def test_options_of_run_that_do_not_fit_are_a_usage_error(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    assert _mgral("run", *words, HOME=str(tmp_path)).returncode == 2
+
+
+def test_a_cycle_is_started_with_weights_by_their_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[dict[str, Any]] = []
+
+    class Service:
+        def start(self, spec: dict[str, Any], key: str | None) -> dict[str, str]:
+            sent.append(spec)
+            return {"id": "cyc_1"}
+
+    monkeypatch.setattr(cli, "_client", Service)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.pth").touch()
+    (tmp_path / "spec.json").write_text('{"detector": {"name": "ssd300", "weights": "old"}}')
+    cli.start("pets", 5, file=Path("spec.json"), weights="w.pth")
+    assert sent[0]["detector"] == {"name": "ssd300", "weights": str(tmp_path / "w.pth")}

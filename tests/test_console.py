@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from mgral_service.console import Display
+from mgral_service.console import Display, shown_bytes, shown_hours
 
 PROGRESS = {"phase": "TRAINING_PROXIES", "total": 4, "figures": {"score": 0.25}}
 
@@ -32,3 +32,9 @@ def test_on_a_terminal_progress_is_a_bar() -> None:
     shown = _shown(terminal=True)
     assert "━" in shown
     assert "4/4" in shown
+
+
+def test_hours_and_bytes_are_shown_in_units_a_person_reads() -> None:
+    hours = (12 / 3600, 0.5, 3.25, 30120.0)
+    assert [shown_hours(one) for one in hours] == ["12 s", "30 min", "3.25 h", "30,100 h"]
+    assert [shown_bytes(one) for one in (999, 1000, 57_967_200)] == ["999 B", "1 kB", "58 MB"]

@@ -1,8 +1,8 @@
 import numpy as np
 
-from mgral_service.cycle import Purpose, seed_of, selection_of, stream
+from mgral_service.cycle import Purpose, seed_of, selection_of, stream, table_words
 from mgral_service.domain.records import Choice
-from mgral_service.domain.specs import CycleSpec
+from mgral_service.domain.specs import CycleSpec, TableSpec
 from tests.doubles import CLASSES, ids, observation
 
 
@@ -24,3 +24,21 @@ def test_a_selection_offers_the_detector_s_surer_boxes_best_first() -> None:
     for at, one in enumerate(selection.images):
         scores = found.scores[(found.image == at) & (found.scores >= 0.3)]
         assert [box.score for box in one.boxes] == sorted(scores.tolist(), reverse=True)
+
+
+def test_a_table_that_went_well_needs_no_words() -> None:
+    assert table_words(40, TableSpec(records=40), (), 0) == ()
+
+
+def test_a_table_says_what_failed_first_and_how_few_records_would_do() -> None:
+    failed = ("proxy 3: the loss became nan", "proxy 5: killed", "proxy 9: killed")
+    assert table_words(37, TableSpec(records=40), failed, 0) == (
+        "The table has 37 of 40 records: 3 proxies failed (first cause: proxy 3: the loss became "
+        "nan); the minimum is 20.",
+    )
+
+
+def test_preempted_proxies_are_told_apart_from_failed_ones() -> None:
+    assert table_words(40, TableSpec(records=40), (), 2) == (
+        "2 proxies lost a preempted node and started over.",
+    )

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -135,10 +136,71 @@ def test_a_driver_that_dies_loses_no_record(rig: Rig, tmp_path: Path) -> None:
     assert rig.selection().images == calm.selection().images
 
 
+def starting_from(start: Literal["initial", "detector"]) -> CycleSpec:
+    return replace(SPEC, table=replace(SPEC.table, start=start))
+
+
+def test_proxies_start_from_the_detector_s_weights_if_told_so(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, starting_from("detector"))
+    rig.drive()
+    assert rig.proxies.start is not None
+    assert rig.proxies.start["weight"].tolist() == [1.0] * 3
+    rig = Rig(tmp_path / "initial", starting_from("initial"))
+    rig.drive()
+    assert rig.proxies.start is None
+
+
+def test_a_restarted_driver_hands_over_the_weights_it_did_not_fit(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, starting_from("detector"))
+    rig.proxies = FakeProxies(dies_after=3)
+    with pytest.raises(KeyboardInterrupt):
+        rig.drive()
+    rig.detector, rig.proxies = FakeDetector(), FakeProxies()
+    rig.drive()
+    assert rig.detector.fits == []
+    assert rig.proxies.start is not None
+    assert rig.proxies.start["weight"].tolist() == [1.0] * 3
+
+
+def test_a_detector_whose_kept_weights_are_damaged_is_fitted_again(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, starting_from("detector"))
+    rig.proxies = FakeProxies(dies_after=3)
+    with pytest.raises(KeyboardInterrupt):
+        rig.drive()
+    (tmp_path / NAME / "detector.safetensors").write_bytes(b"damaged")
+    rig.proxies = FakeProxies()
+    rig.drive()
+    assert rig.detector.fits == [rig.dataset.labelled] * 2
+    assert rig.proxies.start is not None
+
+
+def test_proxies_share_a_seed_or_have_one_each_and_the_records_hold_it(tmp_path: Path) -> None:
+    for common, count in ((True, 1), (False, 8)):
+        table = replace(SPEC.table, common_draws=common)
+        rig = Rig(tmp_path / str(count), replace(SPEC, table=table))
+        rig.drive()
+        assert len(set(rig.proxies.seeds.values())) == count
+        records = rig.stores.table.records(NAME)
+        assert {record.index: record.seed for record in records} == rig.proxies.seeds
+
+
+def test_a_restarted_driver_gives_a_proxy_the_seed_it_would_have_had(tmp_path: Path) -> None:
+    spec = replace(SPEC, table=replace(SPEC.table, common_draws=False))
+    broken, calm = Rig(tmp_path / "broken", spec), Rig(tmp_path / "calm", spec)
+    broken.proxies = FakeProxies(dies_after=3)
+    with pytest.raises(KeyboardInterrupt):
+        broken.drive()
+    broken.proxies = FakeProxies()
+    broken.drive()
+    calm.drive()
+    assert broken.proxies.seeds == {at: calm.proxies.seeds[at] for at in range(3, 8)}
+
+
 def test_failed_proxies_are_named_and_the_cycle_goes_on(rig: Rig) -> None:
     rig.proxies = FakeProxies(bad=frozenset({1, 6}))
     assert rig.drive().status is Status.SELECTED
     assert rig.report().failed_proxies == ("proxy 1: made to fail", "proxy 6: made to fail")
+    assert rig.report().words[0].startswith("The table has 6 of 8 records: 2 proxies failed")
 
 
 def test_too_few_records_fail_the_cycle_with_the_first_cause(rig: Rig) -> None:
@@ -148,6 +210,7 @@ def test_too_few_records_fail_the_cycle_with_the_first_cause(rig: Rig) -> None:
     assert record.problem is not None
     assert record.problem.code == "TooFewRecords"
     assert "proxy 1: made to fail" in record.problem.detail
+    assert len(rig.report().failed_proxies) == 7
 
 
 def test_a_classical_strategy_trains_no_proxy(tmp_path: Path) -> None:
@@ -166,7 +229,7 @@ def test_a_cancelled_cycle_is_left_alone(rig: Rig) -> None:
 
 def test_cancelling_while_proxies_train_stops_the_driver(rig: Rig) -> None:
     class Cancels(FakeProxies):
-        def train(self, specs):  # type: ignore[no-untyped-def]
+        def train(self, specs, start=None):  # type: ignore[no-untyped-def]
             for result in super().train(specs):
                 yield result
                 record = rig.stores.cycles.get(NAME)

@@ -1,24 +1,53 @@
-"""Many proxies at once: Ray Tune trials in long-lived actors that each hold a ProxyTrainer."""
+"""Many proxies at once: Ray Tune trials in long-lived actors that each hold a ProxyTrainer.
+
+What goes wrong, and what becomes of it:
+
+- an MgralError (a loss that is no number, a corrupt image): the same images and seed would end the
+  same way, so the proxy has failed at once and its actor goes on
+- any other error (out of memory, a full disk, Unavailable) and the death of an actor's process: the
+  proxy starts over in another actor, `max_failures` times; then it has failed, by its first cause
+- a node taken away (Ray calls it preempted): the proxy starts over, and nothing is counted
+- a disk that Tune itself cannot write: Unavailable; what was yielded before stays
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import queue
+import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
-from ray.tune import Callback, FailureConfig, RunConfig, Stopper, Trainable, TuneConfig, Tuner
+from ray.tune import (
+    Callback,
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    Stopper,
+    Trainable,
+    TuneConfig,
+    Tuner,
+)
 
-from mgral_service.domain.errors import ProxyFailed
-from mgral_service.domain.ports import ProxyTrainer
+from mgral_service.domain.errors import MgralError, ProxyFailed, Unavailable
+from mgral_service.domain.ports import ProxyTrainer, Weights
 from mgral_service.domain.records import ProxyResult, ProxySpec
 
 logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # results and causes reach the store
+
+_LESS_MEMORY = "lower detector.batch or table.actors, or give actors more memory"
+ADVICE = (
+    (re.compile("MemoryError|out of memory|allocate memory|low on memory|ALLOC_F"), _LESS_MEMORY),
+    (re.compile("actor died unexpectedly"), f"if it was killed for its memory, {_LESS_MEMORY}"),
+    (re.compile("No space left|quota exceeded"), "free space on that disk"),
+)
+"""What to do about a cause."""
 
 
 class ProxyTrial(Trainable):  # type: ignore[misc]
@@ -29,10 +58,11 @@ class ProxyTrial(Trainable):  # type: ignore[misc]
         config: dict[str, Any],
         factory: Callable[[], ProxyTrainer] | None = None,
         specs: Sequence[ProxySpec] = (),
+        start: Weights | None = None,
     ) -> None:
         assert factory is not None
-        self._trainer = factory()
-        self._specs = specs
+        self._factory, self._specs, self._start = factory, specs, start
+        self._trainer: ProxyTrainer | None = None
         self._at = config["at"]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -40,16 +70,23 @@ class ProxyTrial(Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        (result,) = self._trainer.train([self._specs[self._at]])
-        if result.score is None:  # a failure to Tune, which tries again
-            raise ProxyFailed(result.index, result.cause or "no cause given")
-        return {"score": result.score, "seconds": result.seconds, "done": True}
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """A proxy is short: one that dies starts over."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing was saved."""
+        spec = self._specs[self._at]
+        try:
+            if self._trainer is None:  # here, not in setup, so that its errors are a proxy's too
+                self._trainer = self._factory()
+            (result,) = self._trainer.train([spec], self._start)
+        except Exception as error:
+            final = isinstance(error, MgralError) and not isinstance(error, Unavailable)
+            cause = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+            if not final:  # a failure to Tune, which ends this actor and tries again in another
+                raise ProxyFailed(spec.index, cause) from error
+            result = ProxyResult(spec.index, None, 0.0, cause)
+        return {
+            "score": result.score,
+            "seconds": result.seconds,
+            "cause": result.cause,
+            "done": True,
+        }
 
 
 class _Stream(Callback, Stopper):  # type: ignore[misc]
@@ -59,25 +96,44 @@ class _Stream(Callback, Stopper):  # type: ignore[misc]
         self.results: queue.SimpleQueue[ProxyResult | BaseException | None] = queue.SimpleQueue()
         self.stop = threading.Event()
         self._specs = specs
+        self._open = set(range(len(specs)))
         self._causes: dict[int, str] = {}
+        self._restarts: Counter[int] = Counter()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        index = self._specs[trial.config["at"]].index
-        self.results.put(ProxyResult(index, float(result["score"]), float(result["seconds"])))
+        at, score = trial.config["at"], result["score"]
+        preempted = self._restarts[at] - trial.num_failures
+        self._tell(at, score, result["seconds"], result["cause"], preempted)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._restarts[trial.config["at"]] += 1
         self._note(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._note(trial)
         at = trial.config["at"]
-        self.results.put(ProxyResult(self._specs[at].index, None, 0.0, self._causes[at]))
+        preempted = self._restarts[at] + 1 - trial.num_failures
+        self._tell(at, None, 0.0, self._causes[at], preempted)
+
+    def close(self) -> None:
+        """No result will come any more: trials that gave none have failed."""
+        for at in sorted(self._open):
+            self._tell(at, None, 0.0, "its trial ended without a result", 0)
+        self.results.put(None)
 
     def _note(self, trial: Any) -> None:
-        error = trial.get_pickled_error() if hasattr(trial, "get_pickled_error") else None
-        self._causes.setdefault(trial.config["at"], _cause(error, trial.error_file))
+        """Keep the first cause. Tune counts no failure for a trial that lost a preempted node."""
+        if trial.num_failures:
+            self._causes.setdefault(trial.config["at"], cause_of(trial.error_file))
+
+    def _tell(
+        self, at: int, score: float | None, seconds: float, cause: str | None, preempted: int
+    ) -> None:
+        self._open.discard(at)
+        index = self._specs[at].index
+        self.results.put(ProxyResult(index, score, seconds, cause, preempted))
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return self.stop.is_set()
@@ -90,16 +146,21 @@ class _Stream(Callback, Stopper):  # type: ignore[misc]
         return _Stream, (self._specs,)
 
 
-def _cause(error: BaseException | None, error_file: str | None) -> str:
-    """The last line of the first traceback: the exception and its words."""
-    if error is not None:
-        inner = getattr(error, "cause", None) or error.__cause__ or error
-        return f"{type(inner).__name__}: {inner}".splitlines()[0]
-    if error_file and Path(error_file).exists():
-        lines = [line for line in Path(error_file).read_text().splitlines() if line.strip()]
-        if lines:
-            return lines[-1].strip()
-    return "the actor died without a word"
+def cause_of(error_file: str | None) -> str:
+    """The newest failure in the file where Tune wrote a trial's errors, as a line of what happened
+    and what to do.
+    """
+    text = Path(error_file).read_text() if error_file and Path(error_file).exists() else ""
+    newest = text.rpartition("Failure # ")[2]
+    lines = [line for line in newest.splitlines()[1:] if line.strip()]
+    if not lines:
+        return "the actor ended without a word"
+    told = lines[-1].partition(f"{ProxyFailed.__name__}: ")[2].partition(" failed: ")[2]
+    return _advised(told or lines[0].rstrip("."))
+
+
+def _advised(cause: str) -> str:
+    return "; ".join([cause, *(words for pattern, words in ADVICE if pattern.search(cause))])
 
 
 class RayProxyTrainer:
@@ -123,14 +184,18 @@ class RayProxyTrainer:
         self._factory, self._actors, self._cpus, self._gpus = factory, actors, cpus, gpus
         self._max_failures, self._folder = max_failures, folder
 
-    def train(self, specs: Sequence[ProxySpec]) -> Iterator[ProxyResult]:
-        """Results as trials end. Closing the iterator stops the trials that have not started."""
+    def train(
+        self, specs: Sequence[ProxySpec], start: Weights | None = None
+    ) -> Iterator[ProxyResult]:
+        """One result a spec, as trials end. Closing the iterator stops the trials that have not
+        started. Unavailable if Tune itself cannot write.
+        """
         if not specs:
             return
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # no CSV beside the store
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # no tables on stdout: `verbose` alone keeps one
         stream = _Stream(specs)
-        thread = threading.Thread(target=self._run, args=(specs, stream), daemon=True)
+        thread = threading.Thread(target=self._run, args=(specs, start, stream), daemon=True)
         thread.start()
         try:
             while (result := stream.results.get()) is not None:
@@ -140,9 +205,11 @@ class RayProxyTrainer:
         finally:
             stream.stop.set()
 
-    def _run(self, specs: Sequence[ProxySpec], stream: _Stream) -> None:
+    def _run(self, specs: Sequence[ProxySpec], start: Weights | None, stream: _Stream) -> None:
         try:
-            trainable = tune.with_parameters(ProxyTrial, factory=self._factory, specs=tuple(specs))
+            trainable = tune.with_parameters(
+                ProxyTrial, factory=self._factory, specs=tuple(specs), start=start
+            )
             Tuner(
                 tune.with_resources(trainable, {"cpu": self._cpus, "gpu": self._gpus}),
                 param_space={"at": tune.grid_search(list(range(len(specs))))},
@@ -154,10 +221,14 @@ class RayProxyTrainer:
                     callbacks=[stream],
                     stop=stream,
                     failure_config=FailureConfig(max_failures=self._max_failures),
+                    checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # it starts over
                     verbose=0,
                 ),
             ).fit()
-            stream.results.put(None)
+            stream.close()
+        except OSError as error:
+            disk = f"the disk of {self._folder} or of Ray's session"
+            stream.results.put(Unavailable(disk, _advised(str(error))))
         except BaseException as error:  # carried to the consumer's thread, which raises it
             stream.results.put(error)
 

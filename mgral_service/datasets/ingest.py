@@ -18,6 +18,7 @@ from mgral_service.datasets.listing import (
     ListedImage,
     Listing,
     Role,
+    image_folders,
     images_folder,
     root_of,
 )
@@ -180,6 +181,8 @@ def _inspect_all(
 ) -> dict[str, ImageRecord | InvalidInput]:
     """Every listed file once, decoded in a few threads: its record, or what is wrong with it."""
     root = root_of(spec)
+    for one in image_folders(spec):
+        folder_below(root, one)
     folder = folder_below(root, images_folder(spec))
     files = list(
         dict.fromkeys(image.file for listing in catalogue.listings for image in listing.images)

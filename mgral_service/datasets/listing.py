@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from mgral_service.domain.specs import DatasetSpec
 
 Role = Literal["labelled", "unlabelled", "scoring", "test"]
 ROLES: tuple[Role, ...] = ("labelled", "unlabelled", "scoring", "test")
+JOINED = "+"  # between folders or image sets that are read as one
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +87,40 @@ def root_of(spec: DatasetSpec) -> Path:
 
 
 def image_file(spec: DatasetSpec, name: str) -> str:
-    """`name` below the images folder as a normalised path relative to the root."""
-    return posixpath.normpath(posixpath.join(images_folder(spec), name))
+    """`name` below the images folder as a normalised path relative to the root; of several folders
+    the first that holds it counts.
+    """
+    folders = image_folders(spec)
+    paths = [posixpath.normpath(posixpath.join(folder, name)) for folder in folders]
+    if len(paths) == 1:
+        return paths[0]
+    return next((one for one in paths if os.path.exists(os.path.join(spec.root, one))), paths[0])
+
+
+def image_folders(spec: DatasetSpec) -> tuple[str, ...]:
+    """Every folder that holds images, relative to the root: those that `images` names, for VOC one
+    in each year.
+    """
+    if spec.format != "voc":
+        return tuple(spec.images.split(JOINED))
+    years = [year for _, file in named_files(spec) for year, _ in image_sets(file)]
+    return tuple(dict.fromkeys(voc_folder(spec, year) for year in years))
+
+
+def voc_folder(spec: DatasetSpec, year: str) -> str:
+    """The images of a year; by default in the folder that VOC names so."""
+    return posixpath.join(year, "JPEGImages" if spec.images == "images" else spec.images)
 
 
 def images_folder(spec: DatasetSpec) -> str:
-    """The folder that holds the images; for VOC the default is the name VOC gives it."""
-    if spec.format == "voc" and spec.images == "images":
-        return "JPEGImages"
-    return spec.images
+    """The folder that holds all images: the root if they lie in several."""
+    folders = image_folders(spec)
+    return folders[0] if len(folders) == 1 else "."
+
+
+def image_sets(file: str) -> tuple[tuple[str, str], ...]:
+    """The year, "" for the root itself, and the name of each VOC image set in such as
+    `VOC2007/trainval+VOC2012/trainval`.
+    """
+    cut = (part.rpartition("/") for part in file.split(JOINED))
+    return tuple((year, name) for year, _, name in cut)

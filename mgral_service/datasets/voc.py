@@ -1,4 +1,5 @@
-"""Pascal VOC: `Annotations/*.xml`, `ImageSets/Main/*.txt`, `JPEGImages`.
+"""Pascal VOC: `Annotations/*.xml`, `ImageSets/Main/*.txt`, `JPEGImages`, all of them in the root or
+in a folder for each year.
 
 A box is (xmin, ymin, xmax, ymax) as written: its width is xmax - xmin, no one is added or taken.
 `difficult` objects are kept and ignored by metrics and training. Classes are in alphabetical order.
@@ -6,6 +7,7 @@ A box is (xmin, ymin, xmax, ymax) as written: its width is xmax - xmin, no one i
 
 from __future__ import annotations
 
+import posixpath
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import ParseError
@@ -20,10 +22,10 @@ from mgral_service.datasets.listing import (
     ListedImage,
     Listing,
     Role,
-    image_file,
-    images_folder,
+    image_sets,
     named_files,
     root_of,
+    voc_folder,
 )
 from mgral_service.domain.errors import DatasetRefused, InvalidInput
 from mgral_service.domain.specs import DatasetSpec
@@ -41,8 +43,11 @@ def read_voc(spec: DatasetSpec, ledger: Ledger) -> Catalogue:
     root = root_of(spec)
     listings = []
     for role, file in named_files(spec):
-        names = _names(root, file)
-        images = [_listed_image(root, spec, role, file, name, ledger) for name in names]
+        images = [
+            _listed_image(root, year, spec, role, file, name, ledger)
+            for year, image_set in image_sets(file)
+            for name in _names(root, year, image_set)
+        ]
         found = tuple(image for image in images if image is not None)
         listings.append(Listing(role, file, found))
     labels = {box.label for listing in listings for image in listing.images for box in image.boxes}
@@ -51,22 +56,22 @@ def read_voc(spec: DatasetSpec, ledger: Ledger) -> Catalogue:
     return Catalogue(tuple(sorted(labels)), tuple(listings))
 
 
-def _names(root: Path, file: str) -> list[str]:
-    """The image names in an image set, given with or without `.txt`."""
-    where = file if file.endswith(".txt") else file + ".txt"
+def _names(root: Path, year: str, image_set: str) -> list[str]:
+    """The image names in an image set of a year, given with or without `.txt`."""
+    where = posixpath.join(year, "ImageSets/Main", image_set.removesuffix(".txt") + ".txt")
     try:
-        text = _read_below(root / "ImageSets" / "Main", where).decode()
+        text = _read_below(root, where).decode()
     except FileNotFoundError:
-        raise DatasetRefused(f"ImageSets/Main/{where}", "no such image set") from None
+        raise DatasetRefused(where, "no such image set") from None
     except InvalidInput as error:
-        raise DatasetRefused(f"ImageSets/Main/{where}", error.what) from None
+        raise DatasetRefused(where, error.what) from None
     except UnicodeDecodeError:
-        raise DatasetRefused(f"ImageSets/Main/{where}", "is not UTF-8 text") from None
+        raise DatasetRefused(where, "is not UTF-8 text") from None
     lines = [line.split() for line in text.splitlines()]
     for at, words in enumerate(lines):
         if len(words) > 1:
             raise DatasetRefused(
-                f"ImageSets/Main/{where}",
+                where,
                 f"line {at + 1} holds more than a name: name a set such as train, not one of a "
                 "single class",
             )
@@ -74,13 +79,14 @@ def _names(root: Path, file: str) -> list[str]:
 
 
 def _listed_image(
-    root: Path, spec: DatasetSpec, role: Role, listed_in: str, name: str, ledger: Ledger
+    root: Path, year: str, spec: DatasetSpec, role: Role, listed_in: str, name: str, ledger: Ledger
 ) -> ListedImage | None:
     """One image and its objects, or None with the reason in the ledger."""
-    record = f"{name}.xml"
-    file = image_file(spec, _file_name(root / images_folder(spec), name))
+    record = posixpath.join(year, f"{name}.xml")
+    folder = voc_folder(spec, year)
+    file = posixpath.normpath(posixpath.join(folder, _file_name(root / folder, name)))
     try:
-        tree = _parsed(root, record)
+        tree = _parsed(root / year, f"{name}.xml")
     except FileNotFoundError:
         if role == "unlabelled":
             return ListedImage(record, file, None, ())
@@ -92,7 +98,7 @@ def _listed_image(
     if role == "unlabelled":
         if tree.find("object") is not None:
             raise DatasetRefused(
-                f"Annotations/{record}",
+                posixpath.join(year, "Annotations", f"{name}.xml"),
                 f"annotates {name}, which {spec.unlabelled} calls unlabelled: take it out of one",
             )
         return ListedImage(record, file, _size(tree), ())

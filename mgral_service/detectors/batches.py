@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from mgral_service.datasets.augment import augment
-from mgral_service.detectors.net import Targets
+from mgral_service.detectors.net import Seen, Targets
 from mgral_service.domain.arrays import IntArray
+from mgral_service.domain.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,10 +31,52 @@ class TrainingSet:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """images [B, 3, S, S] in [0, 1]; the first ones, as many as `targets`, are labelled."""
+    """seen: images, or their features; the first ones, as many as `targets`, are labelled.
 
-    images: Tensor
+    mirrored: features of the mirrored images; None for images, which can be flipped.
+    """
+
+    seen: Seen
     targets: Targets
+    mirrored: tuple[Tensor, ...] | None = None
+
+    @property
+    def images(self) -> Tensor:
+        """TypeError if only their features were kept."""
+        if not isinstance(self.seen, Tensor):
+            raise TypeError("this batch holds features, not images")
+        return self.seen
+
+    def both(self) -> Seen:
+        """The batch, and after it the same images mirrored."""
+        if isinstance(self.seen, Tensor):
+            return torch.cat([self.seen, self.seen.flip(-1)])
+        assert self.mirrored is not None
+        pairs = zip(self.seen, self.mirrored, strict=True)
+        return tuple(torch.cat(pair) for pair in pairs)
+
+
+class Order:
+    """Which images come next, by seed: labelled, and in equal number unlabelled if there are any.
+
+    Both are shuffled anew each time all have been seen. InvalidInput without a labelled image.
+    """
+
+    def __init__(self, labelled: int, unlabelled: int, size: int, seed: int) -> None:
+        if labelled == 0:
+            raise InvalidInput("labelled", "a detector needs one labelled image at least")
+        order, view, other_order, other_view = (
+            np.random.default_rng([seed, stream]) for stream in range(4)
+        )
+        self.view, self.other_view = view, other_view
+        self._many = size if unlabelled == 0 else size // 2
+        self._few = size - self._many
+        self._rows = shuffled(labelled, order)
+        self._other_rows = shuffled(unlabelled, other_order) if self._few else iter(())
+
+    def take(self) -> tuple[IntArray, IntArray]:
+        """Positions of the next labelled and of the next unlabelled images."""
+        return _take(self._rows, self._many), _take(self._other_rows, self._few)
 
 
 def shuffled(count: int, rng: np.random.Generator) -> Iterator[int]:
@@ -43,25 +86,21 @@ def shuffled(count: int, rng: np.random.Generator) -> Iterator[int]:
 
 
 def draw_batches(train: TrainingSet, size: int, seed: int) -> Iterator[Batch]:
-    """Without end: `size` labelled images, or half of each kind when there are unlabelled."""
-    order, view, other_order, other_view = (
-        np.random.default_rng([seed, stream]) for stream in range(4)
-    )
-    many = size if len(train.unlabelled) == 0 else size // 2
-    rows = shuffled(len(train.pixels), order)
-    other_rows = shuffled(len(train.unlabelled), other_order) if many < size else iter(())
-    nothing = torch.zeros(size - many, 1, 4), torch.zeros(size - many, 1, dtype=torch.int64)
-    nothing = nothing[0].to(train.pixels.device), nothing[1].to(train.pixels.device)
+    """Without end: `size` images, each seen through a view of its own."""
+    order = Order(len(train.pixels), len(train.unlabelled), size, seed)
     while True:
-        index = _take(rows, many)
-        some = train.targets.rows(index)
-        images, boxes, labels = augment(train.pixels[index], some.boxes, some.labels, view)
-        if many < size:
-            extra = train.unlabelled[_take(other_rows, size - many)]
-            images = torch.cat([images, augment(extra, *nothing, other_view)[0]])
+        rows, other = (torch.from_numpy(one) for one in order.take())
+        some = train.targets.rows(rows)
+        images, boxes, labels = augment(train.pixels[rows], some.boxes, some.labels, order.view)
+        if len(other):
+            images = torch.cat([images, _unlabelled(train.unlabelled[other], order.other_view)])
         yield Batch(images, Targets(boxes, labels))
 
 
-def _take(rows: Iterator[int], count: int) -> Tensor:
-    index: IntArray = np.fromiter(rows, np.int64, count)
-    return torch.from_numpy(index)
+def _unlabelled(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    boxes = torch.zeros(len(pixels), 1, 4, device=pixels.device)
+    return augment(pixels, boxes, boxes[..., 0].long(), rng)[0]
+
+
+def _take(rows: Iterator[int], count: int) -> IntArray:
+    return np.fromiter(rows, np.int64, count)

@@ -10,36 +10,21 @@ mirrored offsets; here it is y's own, as the paper's equation says.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from mgral_service.detectors.net import RawOutput
+from mgral_service.detectors.batches import Batch
+from mgral_service.detectors.consistency import Views
+from mgral_service.detectors.net import DetectorNet, RawOutput
 
 EPSILON = 1e-7
 MIX = 100.0
 TYPE_ONE_WEIGHT = 0.1
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Views:
-    """images [V * B, 3, S, S]: the batch first, then its other views; blend: lambda of x^m."""
-
-    images: Tensor
-    blend: float
-
-
-class ConsistencyLoss(Protocol):
-    """L_U on all images of a batch, labelled or not. The views run in one forward pass."""
-
-    def views(self, images: Tensor, rng: np.random.Generator) -> Views: ...
-
-    def loss(self, raw: RawOutput, views: Views, mirror: Tensor) -> Tensor:
-        """A scalar from the raw output of `views.images`; `mirror` is the net's."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,10 +45,14 @@ class Aligned:
         """[B, A] background elimination: some class is likelier than the background."""
         return self.probs[..., 1:].amax(-1) > self.probs[..., 0]
 
-    def flipped(self, mirror: Tensor) -> Aligned:
-        """On the anchors of the mirrored image: another order, and dx of the other sign."""
+    def flipped(self, net: DetectorNet) -> Aligned:
+        """On the anchors of the mirrored image: another order, and dx of the other sign, from the
+        place to which the anchor is mirrored.
+        """
         sign = self.loc.new_tensor([-1.0, 1.0, 1.0, 1.0])
-        return Aligned(self.probs[:, mirror], self.loc[:, mirror] * sign)
+        there = self.loc[:, net.mirror] * sign
+        moved = F.pad(net.shift[:, None], (0, 3)).to(there)
+        return Aligned(self.probs[:, net.mirror], there + moved)
 
     def half_swapped(self) -> Aligned:
         return Aligned(half_swapped(self.probs), half_swapped(self.loc))
@@ -116,30 +105,41 @@ def interpolation(
 class CsdLoss:
     """Two views: x and x^f."""
 
-    def views(self, images: Tensor, rng: np.random.Generator) -> Views:
-        return Views(torch.cat([images, images.flip(-1)]), 1.0)
+    taught = False
 
-    def loss(self, raw: RawOutput, views: Views, mirror: Tensor) -> Tensor:
-        count = len(views.images) // 2
-        p = Aligned.of(raw.rows(0, count))
-        flip = Aligned.of(raw.rows(count, 2 * count)).flipped(mirror)
+    def views(self, batch: Batch, rng: np.random.Generator) -> Views:
+        return Views((batch.both(),))
+
+    def loss(
+        self, net: DetectorNet, raw: Sequence[RawOutput], views: Views, teacher: RawOutput | None
+    ) -> Tensor:
+        (both,) = raw
+        count = len(both.logits) // 2
+        p = Aligned.of(both.rows(0, count))
+        flip = Aligned.of(both.rows(count, 2 * count)).flipped(net)
         return csd(p, flip, p.detach(), flip.detach())
 
 
 class IsdLoss:
     """Three views: x, x^f and x^m, with one lambda ~ Beta(100, 100) a step."""
 
-    def views(self, images: Tensor, rng: np.random.Generator) -> Views:
+    taught = False
+
+    def views(self, batch: Batch, rng: np.random.Generator) -> Views:
         blend = float(rng.beta(MIX, MIX))
+        images = batch.images
         flip = images.flip(-1)
         mixed = blend * images + (1 - blend) * half_swapped(flip)
-        return Views(torch.cat([images, flip, mixed]), blend)
+        return Views((torch.cat([images, flip, mixed]),), blend)
 
-    def loss(self, raw: RawOutput, views: Views, mirror: Tensor) -> Tensor:
-        count = len(views.images) // 3
+    def loss(
+        self, net: DetectorNet, raw: Sequence[RawOutput], views: Views, teacher: RawOutput | None
+    ) -> Tensor:
+        (three,) = raw
+        count = len(three.logits) // 3
         p, bare, mix = (
-            Aligned.of(raw.rows(start, start + count)) for start in (0, count, 2 * count)
+            Aligned.of(three.rows(start, start + count)) for start in (0, count, 2 * count)
         )
-        flip, q = bare.flipped(mirror), bare.half_swapped()
+        flip, q = bare.flipped(net), bare.half_swapped()
         still = (p.detach(), q.detach(), mix.detach())
         return csd(p, flip, still[0], flip.detach()) + interpolation(p, q, mix, still, views.blend)

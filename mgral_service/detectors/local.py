@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -11,21 +12,30 @@ import torch
 
 from mgral_service.datasets.loading import ImageStore
 from mgral_service.detectors import DETECTORS, OBJECTIVES
-from mgral_service.detectors.batches import TrainingSet, draw_batches
+from mgral_service.detectors.bank import FeatureBank
+from mgral_service.detectors.batches import Batch, TrainingSet, draw_batches
+from mgral_service.detectors.consistency import ConsistencyLoss
 from mgral_service.detectors.fit import Recipe, TrainingDiverged, fit
-from mgral_service.detectors.isd import ConsistencyLoss
 from mgral_service.detectors.net import DetectorNet, Targets
 from mgral_service.detectors.observe import LOOSE, Suppression, observe
+from mgral_service.detectors.weights import read_weights
 from mgral_service.domain.boxes import Annotations, PoolObservation
+from mgral_service.domain.curve import extrapolated
 from mgral_service.domain.errors import InvalidInput
-from mgral_service.domain.ports import Report, RewardMetric
+from mgral_service.domain.ports import Report, RewardMetric, Weights
 from mgral_service.domain.records import Progress, ProxyResult, ProxySpec, Status
 from mgral_service.domain.specs import DetectorSpec, TableSpec
+
+LAST_PART = 0.2  # of a run, over which checkpoints are spread
 
 
 def build(spec: DetectorSpec, classes: Sequence[str], device: torch.device) -> DetectorNet:
     """The network that `spec` names, on the device and with its initial weights of seed 0."""
-    return DETECTORS[spec.name](len(classes), spec.size, spec.freeze_backbone).to(device)
+    net = DETECTORS[spec.name](len(classes), spec.size, spec.freeze_backbone)
+    if spec.weights is not None:
+        net.load_pretrained(read_weights(spec.weights))
+    net.initialise(0)
+    return net.to(device).to(memory_format=torch.channels_last)
 
 
 def training_set(
@@ -34,11 +44,8 @@ def training_set(
     """The images of `truth` with its boxes (original pixels), and those of `batch` without any.
 
     Ids are sorted, so the same images train the same weights in whatever order they are named.
-    InvalidInput without a labelled image.
     """
     labelled, unlabelled = sorted(truth.ids), sorted(batch)
-    if not labelled:
-        raise InvalidInput("labelled", "a detector needs one labelled image at least")
     return TrainingSet(
         torch.from_numpy(images.pixels[images.rows(labelled)]).to(device),
         Targets.of(images.scale(truth), labelled, device),
@@ -75,7 +82,7 @@ class TaskDetector:
         fit(
             self._net,
             draw_batches(data, spec.batch, self._seed),
-            Recipe(spec.steps, spec.learning_rate),
+            Recipe.of(spec, spec.steps),
             lambda step, loss: report(
                 Progress(Status.FITTING.value, step, spec.steps, {"loss": loss})
             ),
@@ -88,23 +95,21 @@ class TaskDetector:
             report(Progress(Status.OBSERVING.value, done, len(ids)))
 
         self._net.eval()
-        return observe(self._net, self._images, ids, Suppression(), tell)
+        precision = self._spec.precision
+        return observe(self._net, self._images, ids, Suppression(), tell, precision=precision)
 
     def score(self, truth: Annotations) -> float:
         self._net.eval()
-        return score(self._net, self._images, truth, self._metric)
+        seen = observe(self._net, self._images, truth.ids, LOOSE, precision=self._spec.precision)
+        return self._metric(seen.detections, truth)
 
     def state(self) -> Mapping[str, np.ndarray[Any, Any]]:
         return {name: value.cpu().numpy() for name, value in self._net.state_dict().items()}
 
 
-def score(net: DetectorNet, images: ImageStore, truth: Annotations, metric: RewardMetric) -> float:
-    """mAP of `net` on the images of `truth`, with the tail of weak detections that mAP wants."""
-    return metric(observe(net, images, truth.ids, LOOSE).detections, truth)
-
-
 class LocalProxyTrainer:
-    """ports.ProxyTrainer: one proxy after the other. A result depends on its ProxySpec alone.
+    """ports.ProxyTrainer: one proxy after the other. A result depends on its ProxySpec and on
+    `start` alone.
 
     annotations  of the labelled and the scoring images at least, original pixels
     scoring      ids that score proxies; never trained on
@@ -121,40 +126,89 @@ class LocalProxyTrainer:
         metric: RewardMetric,
         device: str = "cpu",
     ) -> None:
-        self._spec, self._images, self._metric = detector, images, metric
-        self._recipe = Recipe(table.steps, detector.learning_rate)
+        self._spec, self._table, self._images, self._metric = detector, table, images, metric
+        until = None if table.stop == 1 else max(1, round(table.stop * table.steps))
+        recipe = Recipe.of(detector, table.steps, until, table.average)
+        self._recipe = replace(recipe, learning_rate=table.rate * detector.learning_rate)
+        self._pauses = pauses(table)
         self._objective: ConsistencyLoss = OBJECTIVES[table.objective]()
         self._annotations = annotations
         self._truth = annotations.subset(scoring)
         self._device = torch.device(device)
         self._net = build(detector, classes, self._device)
+        self._bank = None
+        if table.views:
+            self._bank = FeatureBank(self._net, images, annotations, table.views)
 
-    def train(self, specs: Sequence[ProxySpec]) -> Iterator[ProxyResult]:
+    def train(
+        self, specs: Sequence[ProxySpec], start: Weights | None = None
+    ) -> Iterator[ProxyResult]:
         """In the order given. A proxy whose loss is no number gives a result without score; other
         errors rise.
         """
         for spec in specs:
-            start = monotonic()
+            began = monotonic()
             score, cause = None, None
             try:
-                score = self._score(spec)
+                score = self._score(spec, start)
             except TrainingDiverged as error:
                 cause = str(error)
-            yield ProxyResult(spec.index, score, monotonic() - start, cause)
+            yield ProxyResult(spec.index, score, monotonic() - began, cause)
 
-    def _score(self, spec: ProxySpec) -> float:
+    def _score(self, spec: ProxySpec, start: Weights | None) -> float:
         both = set(self._truth.ids) & {*spec.labelled, *spec.batch}
         if both:
             raise InvalidInput(f"image {min(both)}", "trains a proxy and scores it: choose one")
-        truth = self._annotations.subset(spec.labelled)
-        data = training_set(self._images, truth, spec.batch, self._device)
         self._net.initialise(spec.seed)
+        if start is not None:
+            self._net.load_state_dict({name: torch.tensor(start[name]) for name in start})
+        curve: list[tuple[int, float]] = []
+
+        def look(step: int) -> None:
+            curve.append((step, self._map()))
+
         fit(
             self._net,
-            draw_batches(data, self._spec.batch, spec.seed),
+            self._batches(spec),
             self._recipe,
             lambda step, loss: None,
             self._objective if spec.batch else None,
             spec.seed,
+            self._pauses,
+            look,
         )
-        return score(self._net, self._images, self._truth, self._metric)
+        look(self._recipe.until or self._recipe.steps)
+        steps, maps = (np.array(column, dtype=np.float64) for column in zip(*curve, strict=True))
+        if self._recipe.until is None:
+            return float(maps.mean())
+        return extrapolated(steps, maps, self._recipe.steps)
+
+    def _batches(self, spec: ProxySpec) -> Iterator[Batch]:
+        if self._bank is None:
+            truth = self._annotations.subset(spec.labelled)
+            data = training_set(self._images, truth, spec.batch, self._device)
+            return draw_batches(data, self._spec.batch, spec.seed)
+        labelled, batch = sorted(spec.labelled), sorted(spec.batch)
+        return self._bank.draw_batches(labelled, batch, self._spec.batch, spec.seed)
+
+    def _map(self) -> float:
+        """mAP as the net stands, on the scoring images."""
+        kept = None if self._bank is None else self._bank.plain
+        seen = observe(
+            self._net,
+            self._images,
+            self._truth.ids,
+            LOOSE,
+            features=kept,
+            precision=self._spec.precision,
+        )
+        return self._metric(seen.detections, self._truth)
+
+
+def pauses(table: TableSpec) -> tuple[int, ...]:
+    """Steps before the end after which a proxy is scored as well."""
+    if table.stop < 1:
+        until = table.stop * table.steps
+        return tuple(sorted({max(1, round(until * share)) for share in (0.5, 0.75)}))
+    gap = LAST_PART * table.steps / max(1, table.checkpoints - 1)
+    return tuple(max(1, round(table.steps - gap * at)) for at in range(1, table.checkpoints))

@@ -1,11 +1,13 @@
-"""SSD's matching and loss over a whole batch at once; equal to torchvision's, image by image."""
+"""SSD's anchors, matching and loss over a whole batch at once; equal to torchvision's, image by
+image.
+"""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.models.detection._utils import encode_boxes
+from torchvision.models.detection._utils import BoxCoder, encode_boxes
 
 from mgral_service.detectors.net import Targets
 
@@ -76,3 +78,33 @@ def ssd_losses(
     # does
     weight = positive.to(entropy) + negative.to(entropy)
     return box_loss / count, (entropy * weight).sum() / count
+
+
+def decoded(coder: BoxCoder, deltas: Tensor, anchors: Tensor) -> Tensor:
+    """Boxes [B, A, 4] of offsets [B, A, 4] to anchors [A, 4], xyxy pixels."""
+    boxes: Tensor = coder.decode_single(
+        deltas.flatten(0, 1), anchors.repeat(len(deltas), 1)
+    ).view_as(deltas)
+    return boxes
+
+
+def mirror_of(sides: list[int], per_cell: list[int]) -> Tensor:
+    """[A] each anchor's partner under a flip; anchors run over (row, column, shape) by level."""
+    start, parts = 0, []
+    for side, shapes in zip(sides, per_cell, strict=True):
+        count = side * side * shapes
+        level = torch.arange(start, start + count).view(side, side, shapes)
+        parts.append(level.flip(1).flatten())
+        start += count
+    return torch.cat(parts)
+
+
+def shift_of(anchors: Tensor, mirror: Tensor, size: int, weight: float) -> Tensor:
+    """[A] what a flip adds to dx, in units of the encoding: `weight` times dx over the width.
+
+    0 for anchors whose partner lies where they would be mirrored to. SSD300's do not: its cells
+    of 8, 16 ... pixels reach beyond 300.
+    """
+    centre = anchors[:, 0::2].mean(1)
+    wide = anchors[:, 2] - anchors[:, 0]
+    return weight * (size - centre[mirror] - centre) / wide

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from mgral_service.datasets.loading import ImageStore
-from mgral_service.detectors.net import DetectorNet
+from mgral_service.detectors.net import DetectorNet, Seen
 from mgral_service.domain.boxes import Detections, PoolObservation
 
 CHUNK = 32
@@ -63,7 +63,9 @@ def suppress(boxes: Tensor, probs: Tensor, rule: Suppression) -> Found:
     place = place - (per_image.cumsum(0) - per_image)[image[keep]]
     keep = keep[place < rule.most]
     image = image[keep]
-    return Found(image, chosen[keep], label[keep], scores[keep], probs[image, anchor[keep]])
+    whole = probs[image, anchor[keep]]
+    whole = whole / whole.sum(-1, keepdim=True)  # sigmoids need not sum to 1
+    return Found(image, chosen[keep], label[keep], scores[keep], whole)
 
 
 @torch.inference_mode()
@@ -73,15 +75,26 @@ def observe(
     ids: Sequence[str],
     rule: Suppression,
     report: Callable[[int], None] | None = None,
+    features: Callable[[Sequence[str]], Seen] | None = None,
+    precision: str = "auto",
 ) -> PoolObservation:
-    """Look at `ids`; report(images done) after each chunk. The net must be in evaluation mode."""
+    """Look at `ids`; report(images done) after each chunk. The net must be in evaluation mode.
+
+    features: of images by id, where they were kept
+    """
     device = net.anchors.device
     rows = images.rows(ids)
     pooled: list[Tensor] = [torch.zeros(0, net.embedding)]
     parts = [_nothing(net.classes)]
     for start in range(0, len(ids), CHUNK):
-        pixels = torch.from_numpy(images.pixels[rows[start : start + CHUNK]]).to(device)
-        raw = net(pixels.float() / 255)
+        seen: Seen
+        if features is None:
+            pixels = torch.from_numpy(images.pixels[rows[start : start + CHUNK]]).to(device)
+            seen = pixels.float() / 255
+        else:
+            seen = features(ids[start : start + CHUNK])
+        with net.in_precision(precision):
+            raw = net(seen).float()
         found = suppress(*net.decode(raw), rule)
         parts.append(replace(found, image=found.image + start))
         pooled.append(raw.pooled.cpu())

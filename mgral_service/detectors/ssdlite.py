@@ -7,6 +7,7 @@ embedding.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,9 +21,9 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSDHead
 from torchvision.ops import Conv2dNormActivation
 
-from mgral_service.detectors.matching import BOX_WEIGHTS, ssd_losses
+from mgral_service.detectors.matching import BOX_WEIGHTS, decoded, mirror_of, shift_of, ssd_losses
 from mgral_service.detectors.net import DetectorNet, RawOutput, Targets
-from mgral_service.domain.errors import Unavailable
+from mgral_service.domain.errors import InvalidInput, Unavailable
 
 BACKBONE = "tf_efficientnet_lite0"
 CHANNELS = 64
@@ -118,7 +119,12 @@ class Pyramid(nn.Module):
 
 
 class SsdLite(DetectorNet):
-    """`freeze`: the backbone keeps its ImageNet weights and gets no gradient."""
+    """`freeze`: the backbone keeps its ImageNet weights and gets no gradient.
+
+    Its depthwise convolutions are slower in bf16 on a processor.
+    """
+
+    halves = False
 
     def __init__(self, classes: int, size: int, freeze: bool) -> None:
         super().__init__()
@@ -126,19 +132,22 @@ class SsdLite(DetectorNet):
         self.embedding = 4 * CHANNELS
         self.backbone = load_backbone()
         self._pretrained = {k: v.clone() for k, v in self.backbone.state_dict().items()}
-        if freeze:
-            self.backbone.requires_grad_(False)
+        self.backbone.requires_grad_(not freeze)  # folding leaves biases that do not learn
         self.pyramid = Pyramid([40, 112, 320])
         generator = DefaultBoxGenerator(RATIOS, scales=SCALES)
         per_cell = generator.num_anchors_per_location()
         self.head = SSDHead([CHANNELS] * 4, per_cell, classes + 1)
         self.coder = BoxCoder(BOX_WEIGHTS)
         sides = [size // 8, size // 16, size // 32, (size // 32 + 1) // 2]
+        self.levels = tuple(side * side * few for side, few in zip(sides, per_cell, strict=True))
         blank = torch.zeros(1, 3, size, size)
         maps = [torch.zeros(1, 1, side, side) for side in sides]
         (anchors,) = generator(ImageList(blank, [(size, size)]), maps)
         self.register_buffer("anchors", anchors, persistent=False)
-        self.register_buffer("mirror", mirror_of(sides, per_cell), persistent=False)
+        mirror = mirror_of(sides, per_cell)
+        self.register_buffer("mirror", mirror, persistent=False)
+        shift = shift_of(anchors, mirror, size, BOX_WEIGHTS[0])
+        self.register_buffer("shift", shift, persistent=False)
         self.initialise(0)
 
     def initialise(self, seed: int) -> None:
@@ -162,12 +171,19 @@ class SsdLite(DetectorNet):
         old = [] if self.freeze else [(list(self.backbone.parameters()), BACKBONE_SHARE)]
         return [(new, 1.0), *old]
 
-    def forward(self, images: Tensor) -> RawOutput:
+    def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
+        raise InvalidInput(
+            "detector.weights", "ssdlite brings its own ImageNet weights: leave it out"
+        )
+
+    def features(self, images: Tensor) -> tuple[Tensor, ...]:
         scaled = ((images - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
             parts = [self.backbone(part) for part in torch.split(scaled, CACHED)]
-        features = [torch.cat(level) for level in zip(*parts, strict=True)]
-        levels = self.pyramid(features)
+        return tuple(torch.cat(level) for level in zip(*parts, strict=True))
+
+    def predict(self, features: tuple[Tensor, ...]) -> RawOutput:
+        levels = self.pyramid(list(features))
         out = self.head(levels)
         pooled = torch.cat([level.mean((2, 3)) for level in levels], 1)
         return RawOutput(out["cls_logits"], out["bbox_regression"], pooled)
@@ -176,24 +192,9 @@ class SsdLite(DetectorNet):
         boxes, classes = ssd_losses(raw.logits, raw.deltas, targets, self.anchors)
         return boxes + classes
 
-    def decode(self, raw: RawOutput) -> tuple[Tensor, Tensor]:
-        count = len(raw.deltas)
-        boxes = self.coder.decode_single(
-            raw.deltas.flatten(0, 1), self.anchors.repeat(count, 1)
-        ).view_as(raw.deltas)
-        return boxes.clamp(0, self.size), raw.logits.softmax(-1)
+    def boxes(self, deltas: Tensor) -> Tensor:
+        return decoded(self.coder, deltas, self.anchors)
 
 
 def group_norm(channels: int) -> nn.Module:
     return nn.GroupNorm(GROUPS, channels)
-
-
-def mirror_of(sides: list[int], per_cell: list[int]) -> Tensor:
-    """[A] each anchor's partner under a flip; anchors run over (row, column, shape) by level."""
-    start, parts = 0, []
-    for side, shapes in zip(sides, per_cell, strict=True):
-        count = side * side * shapes
-        level = torch.arange(start, start + count).view(side, side, shapes)
-        parts.append(level.flip(1).flatten())
-        start += count
-    return torch.cat(parts)

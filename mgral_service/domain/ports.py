@@ -59,10 +59,18 @@ class QueryStrategy(Protocol):
         ...
 
 
+Weights = Mapping[str, np.ndarray[Any, Any]]
+"""A detector's, by name."""
+
+
 class ProxyTrainer(Protocol):
-    def train(self, specs: Sequence[ProxySpec]) -> Iterator[ProxyResult]:
+    def train(
+        self, specs: Sequence[ProxySpec], start: Weights | None = None
+    ) -> Iterator[ProxyResult]:
         """Results in the order of completion; a proxy that fails for good gives a result without
         score.
+
+        start: weights every proxy starts from; None: the initial ones
         """
         ...
 
@@ -78,8 +86,8 @@ class Detector(Protocol):
         """mAP of the fitted detector on these images, a fraction."""
         ...
 
-    def state(self) -> Mapping[str, np.ndarray[Any, Any]]:
-        """Weights by name, for a checkpoint."""
+    def state(self) -> Weights:
+        """For a checkpoint."""
         ...
 
 

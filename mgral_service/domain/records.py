@@ -183,13 +183,14 @@ class ProxySpec:
 @dataclass(frozen=True, slots=True)
 class ProxyResult:
     """score: mAP on the scoring images as a fraction, or None with the first `cause` of a failure
-    for good.
+    for good. interruptions: times its node was preempted and it was trained again.
     """
 
     index: int
     score: float | None
     seconds: float
     cause: str | None = None
+    interruptions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,16 @@ from mgral_service.domain.errors import InvalidInput
 _STRICT: dict[str, Any] = {"extra": "forbid", "allow_inf_nan": False}
 
 
+OBJECTIVES_OF = {
+    "ssdlite": ("isd", "csd", "dense_teacher"),
+    "ssd300": ("isd", "csd", "dense_teacher"),
+    "retinanet": ("sed", "dense_teacher"),
+}
+"""Which L_U a detector's outputs allow: flips and mixtures want classes that compete by softmax,
+"sed" a pyramid whose neighbouring levels are alike.
+"""
+
+
 def _require(where: str, ok: bool, what: str) -> None:
     if not ok:
         raise InvalidInput(where, what)
@@ -24,8 +34,10 @@ class DatasetSpec:
     """Where a dataset lies and which file gives which role.
 
     format "coco": `labelled`, `unlabelled`, `scoring`, `test` are COCO JSON files below `root`,
-    images below `images`.
-    format "voc":  they are names of `ImageSets/Main/*.txt`; `images` is `JPEGImages`.
+    images below `images`: a folder, or several joined by "+", such as "train2017+val2017".
+    format "voc":  they are names of `ImageSets/Main/*.txt`; `images` is `JPEGImages`. A root that
+    holds years (a VOCdevkit) has them named, as in "VOC2007/trainval+VOC2012/trainval": each
+    YEAR/SET is read from the folders of that year, and sets joined by "+" as one.
     `unlabelled` lists images only (annotations in it are refused: labels the service must not see).
     Without `scoring`, `scoring_share` of the labelled images is set apart once, by `seed`.
     """
@@ -57,27 +69,56 @@ class DatasetSpec:
 class DetectorSpec:
     """The task detector and its recipe; proxies share everything but `steps`.
 
-    size: training side in pixels (images are squeezed to a square); steps: optimiser steps; batch:
-    images a step.
+    name           "ssdlite", "ssd300" (VGG16) or "retinanet" (ResNet50-FPN)
+    size           training side in pixels (images are squeezed to a square); 300 for ssd300
+    steps          optimiser steps; batch: images a step
+    freeze_backbone  the backbone keeps its initial weights
+    weights        initial weights: a file (safetensors, or torch's own), or a torchvision name such
+                   as "VGG16_Weights.IMAGENET1K_FEATURES"; None: what comes with the detector
+    optimiser      "adamw", or "sgd" with momentum 0.9; weight decay 5e-4 either way
+    warmup         share of the steps over which the rate rises
+    schedule       after that: half a "cosine", or "steps": a tenth at each share of the run in
+                   `drops`
+    precision      of convolutions: "bf16", "fp32", or "auto": bf16 where the processor computes in
+                   it and the detector gains
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-    name: Literal["ssdlite"] = "ssdlite"
+    name: Literal["ssdlite", "ssd300", "retinanet"] = "ssdlite"
     size: int = 160
     steps: int = 200
     batch: int = 8
     learning_rate: float = 1e-2
     freeze_backbone: bool = True
+    weights: str | None = None
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    warmup: float = 0.1
+    schedule: Literal["cosine", "steps"] = "cosine"
+    drops: tuple[float, ...] = (2 / 3, 5 / 6)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     def __post_init__(self) -> None:
         _require(
             "detector.size",
-            64 <= self.size <= 1024 and self.size % 32 == 0,
+            64 <= self.size <= 1024 and (self.name == "ssd300" or self.size % 32 == 0),
             "a multiple of 32 from 64 to 1024",
         )
+        _require("detector.size", self.name != "ssd300" or self.size == 300, "ssd300 takes 300")
         _require("detector.steps", self.steps >= 1, "must be 1 or more")
         _require("detector.batch", self.batch >= 2, "must be 2 or more")
         _require("detector.learning_rate", 0 < self.learning_rate < 1, "must lie between 0 and 1")
+        _require(
+            "detector.weights",
+            self.weights is not None or self.name == "ssdlite" or not self.freeze_backbone,
+            f"a frozen backbone of random weights teaches {self.name} nothing: give weights, or "
+            "set detector.freeze_backbone = false",
+        )
+        _require("detector.warmup", 0 <= self.warmup < 1, "must lie in [0, 1)")
+        _require(
+            "detector.drops",
+            all(0 < one < 1 for one in self.drops) and list(self.drops) == sorted(self.drops),
+            "must rise and lie between 0 and 1",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +129,19 @@ class TableSpec:
     min_records     the cycle goes on with this many when some fail for good; None: half of M, at
                     least 4
     design          batches drawn "tilted" (domain/design.py) or "uniform" (the paper)
-    objective       L_U of a proxy: "isd" or "csd"
+    objective       L_U of a proxy: "isd" or "csd" for the SSDs, "sed" for retinanet,
+                    "dense_teacher" for all
     steps           optimiser steps of a proxy
+    rate            share of detector.learning_rate at which proxies train
+    start           a proxy starts from the "initial" weights (the paper) or the task "detector"'s
+    views           training views of an image whose backbone features are kept, so that only the
+                    head trains (with detector.freeze_backbone, not with "isd" and "sed"); 0: every
+                    view is drawn anew
+    stop            share of the steps after which a proxy ends and its mAP is extrapolated from its
+                    curve; 1: none is
+    checkpoints     the score is the mean over so many points of the run's last fifth
+    average         averaged weights score; False: the last
+    common_draws    all proxies share one seed, so that they differ by their batch alone
     actors          proxies trained at the same time; cpus and gpus: each one's share, fractions
                     allowed
     max_failures    retries of one proxy
@@ -103,8 +155,15 @@ class TableSpec:
     records: int = 200
     min_records: int | None = None
     design: Literal["tilted", "uniform"] = "tilted"
-    objective: Literal["isd", "csd"] = "isd"
+    objective: Literal["isd", "csd", "sed", "dense_teacher"] = "isd"
     steps: int = 80
+    rate: float = 1.0
+    start: Literal["initial", "detector"] = "initial"
+    views: int = 0
+    stop: float = 1.0
+    checkpoints: int = 1
+    average: bool = True
+    common_draws: bool = True
     actors: int = 2
     cpus: float = 1.0
     gpus: float = 0.0
@@ -121,6 +180,21 @@ class TableSpec:
             "must lie between 4 and table.records",
         )
         _require("table.steps", self.steps >= 1, "must be 1 or more")
+        _require("table.rate", 0 < self.rate <= 1, "must lie in (0, 1]")
+        _require("table.views", 0 <= self.views <= 64, "must lie between 0 and 64")
+        _require(
+            "table.views",
+            not (self.views and self.objective in ("isd", "sed")),
+            f"{self.objective!r} makes images of its own, whose features cannot be kept: set 0, "
+            'or table.objective = "csd" or "dense_teacher"',
+        )
+        _require("table.stop", 0 < self.stop <= 1, "must lie in (0, 1]")
+        _require("table.checkpoints", 1 <= self.checkpoints <= 10, "must lie between 1 and 10")
+        _require(
+            "table.checkpoints",
+            self.checkpoints == 1 or self.stop == 1,
+            "a run that stops early is extrapolated: set 1, or table.stop = 1",
+        )
         _require("table.actors", self.actors >= 1, "must be 1 or more")
         _require("table.cpus", self.cpus > 0, "must be above 0")
         _require("table.gpus", self.gpus >= 0, "must be 0 or more")
@@ -201,6 +275,17 @@ class CycleSpec:
             "when_uninformed",
             self.when_uninformed != "mgral",
             "must be a strategy that needs no reward",
+        )
+        _require(
+            "table.objective",
+            self.table.objective in OBJECTIVES_OF[self.detector.name],
+            f"{self.detector.name} trains with {', '.join(OBJECTIVES_OF[self.detector.name])}",
+        )
+        _require(
+            "table.views",
+            not self.table.views or self.detector.freeze_backbone,
+            "features are kept for a frozen backbone only: set 0, or detector.freeze_backbone = "
+            "true",
         )
 
 

@@ -1,85 +1,106 @@
 import os
-import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from mgral_service.cluster.proxies import RayProxyTrainer
+from mgral_service.cluster.proxies import RayProxyTrainer, cause_of
+from mgral_service.domain.errors import Unavailable
+from mgral_service.domain.ports import Weights
 from mgral_service.domain.records import ProxyResult, ProxySpec
 
 pytestmark = pytest.mark.cluster
 
 
-class ScriptedTrainer:
-    """Scores are index / 10; what goes wrong is told by the index and a folder of marks."""
+class TenthTrainer:
+    """Scores are index / 10; each trial leaves its process id."""
 
     def __init__(self, marks: Path) -> None:
         self._marks = marks
-        self._made = time.time_ns()
 
-    def train(self, specs: Sequence[ProxySpec]) -> Iterator[ProxyResult]:
+    def train(
+        self, specs: Sequence[ProxySpec], start: Weights | None = None
+    ) -> Iterator[ProxyResult]:
         for spec in specs:
-            with (self._marks / f"tried-{spec.index}").open("a") as mark:
-                mark.write(f"{os.getpid()}\n")
-            tries = len((self._marks / f"tried-{spec.index}").read_text().split())
-            if spec.index == 2:
-                raise ValueError("this batch can never be trained")
-            if spec.index == 3:
-                yield ProxyResult(spec.index, None, 0.0, "the loss is not finite")
-            elif spec.index == 4 and tries == 1:
-                os._exit(9)  # as an actor that runs out of memory ends
-            else:
-                yield ProxyResult(spec.index, spec.index / 10, 0.5)
+            (self._marks / f"trained-{spec.index}").write_text(f"{os.getpid()}")
+            yield ProxyResult(spec.index, spec.index / 10, 0.5)
+
+
+SPECS = [ProxySpec(index, (), (), 0) for index in range(6)]
 
 
 @pytest.fixture(scope="module")
-def results(
-    tmp_path_factory: pytest.TempPathFactory, ray_cluster: None
-) -> tuple[dict[int, ProxyResult], Path]:
+def trained(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+    """Where six proxies left their marks, their results and Tune's folder."""
     folder = tmp_path_factory.mktemp("proxies")
-    trainer = RayProxyTrainer(
-        partial(ScriptedTrainer, folder), 2, 1.0, 0.0, max_failures=1, folder=folder / "tune"
-    )
-    specs = [ProxySpec(index, (), (), 0) for index in range(6)]
-    return {result.index: result for result in trainer.train(specs)}, folder
+    trainer = RayProxyTrainer(partial(TenthTrainer, folder), 2, 1.0, 0.0, 1, folder / "tune")
+    scores = {result.index: result.score for result in trainer.train(SPECS)}
+    (folder / "scores").write_text(" ".join(f"{scores[index]}" for index in sorted(scores)))
+    return folder
 
 
-def test_every_proxy_gives_one_result(results: tuple[dict[int, ProxyResult], Path]) -> None:
-    found, _ = results
-    assert sorted(found) == list(range(6))
-    assert [found[index].score for index in (0, 1, 5)] == [0.0, 0.1, 0.5]
+def test_every_proxy_gives_its_score(trained: Path) -> None:
+    assert (trained / "scores").read_text() == "0.0 0.1 0.2 0.3 0.4 0.5"
 
 
-def test_a_proxy_that_always_fails_is_tried_again_and_then_keeps_its_first_cause(
-    results: tuple[dict[int, ProxyResult], Path],
-) -> None:
-    found, folder = results
-    assert found[2].score is None
-    assert found[2].cause is not None
-    assert "this batch can never be trained" in found[2].cause
-    assert found[3].cause is not None
-    assert "the loss is not finite" in found[3].cause
-    assert len((folder / "tried-2").read_text().split()) == 2
+def test_actors_outlive_their_trials(trained: Path) -> None:
+    pids = {mark.read_text() for mark in trained.glob("trained-*")}
+    assert 1 <= len(pids) <= 2
 
 
-def test_a_proxy_whose_actor_dies_is_trained_by_another(
-    results: tuple[dict[int, ProxyResult], Path],
-) -> None:
-    found, folder = results
-    assert found[4].score == 0.4
-    first, second = (folder / "tried-4").read_text().split()
-    assert first != second
+def test_a_proxy_leaves_no_checkpoint(trained: Path) -> None:
+    assert list((trained / "tune").rglob("checkpoint_*")) == []
 
 
-def test_actors_outlive_their_trials(results: tuple[dict[int, ProxyResult], Path]) -> None:
-    _, folder = results
-    pids = {pid for mark in folder.glob("tried-*") for pid in mark.read_text().split()}
-    trials = sum(len(mark.read_text().split()) for mark in folder.glob("tried-*"))
-    assert len(pids) < trials
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, ray_cluster: None) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "tune"
+    trainer = RayProxyTrainer(partial(TenthTrainer, tmp_path), 1, 1.0, 0.0, 0, folder)
+    with pytest.raises(Unavailable, match="the disk of .*/file/tune"):
+        list(trainer.train(SPECS))
 
 
 def test_no_specs_need_no_cluster(tmp_path: Path) -> None:
-    trainer = RayProxyTrainer(partial(ScriptedTrainer, tmp_path), 1, 1.0, 0.0, 0, tmp_path)
+    trainer = RayProxyTrainer(partial(TenthTrainer, tmp_path), 1, 1.0, 0.0, 0, tmp_path)
     assert list(trainer.train([])) == []
+
+
+HEAD = "Failure # 1 (occurred at 2026-01-01_00-00-00)\n"
+MEMORY = "lower detector.batch or table.actors, or give actors more memory"
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        (
+            "ray::ProxyTrial.train() (pid=7)\n  File ...\nmgral_service.domain.errors.ProxyFailed: "
+            "proxy 3 failed: OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB.\n",
+            f"OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB.; {MEMORY}",
+        ),
+        (
+            "ProxyFailed: proxy 0 failed: OSError: [Errno 28] No space left on device\n",
+            "OSError: [Errno 28] No space left on device; free space on that disk",
+        ),
+        (
+            "Task was killed due to the node running low on memory.\nMemory on the node ...\n",
+            f"Task was killed due to the node running low on memory; {MEMORY}",
+        ),
+        (
+            "The actor died unexpectedly before finishing this task.\n\tclass_name: ProxyTrial\n",
+            "The actor died unexpectedly before finishing this task; if it was killed for its "
+            f"memory, {MEMORY}",
+        ),
+    ],
+)
+def test_a_cause_is_one_line_with_what_to_do(tmp_path: Path, text: str, cause: str) -> None:
+    file = tmp_path / "error.txt"
+    file.write_text(HEAD + "an older one\n" + HEAD.replace("1", "2", 1) + text)
+    assert cause_of(str(file)) == cause
+
+
+def test_an_actor_that_left_no_word_has_a_cause_as_well(tmp_path: Path) -> None:
+    file = tmp_path / "error.txt"
+    assert cause_of(str(file)) == "the actor ended without a word"
+    file.write_text(HEAD + "\n")
+    assert cause_of(str(file)) == "the actor ended without a word"

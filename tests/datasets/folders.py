@@ -81,11 +81,13 @@ def voc_object(label: str, *box: object, difficult: int = 0) -> str:
     return VOC_OBJECT.format(*box, label=label, difficult=difficult)
 
 
-def voc_folder(root: Path, objects: dict[str, Sequence[str]]) -> DatasetSpec:
-    """Images of 40 x 30 pixels by name, each with its objects; all in `train.txt`."""
+def voc_folder(root: Path, objects: dict[str, Sequence[str]], first: int = 0) -> DatasetSpec:
+    """Images of 40 x 30 pixels by name, each with its objects; all in `train.txt`. The images are
+    those of the seeds from `first` on.
+    """
     for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (root / folder).mkdir(parents=True)
-    for seed, (name, found) in enumerate(objects.items()):
+    for seed, (name, found) in enumerate(objects.items(), first):
         (root / f"JPEGImages/{name}.jpg").write_bytes(picture(seed, kind="JPEG"))
         size = "<size><width>40</width><height>30</height></size>"
         text = f"<annotation>{size}{''.join(found)}</annotation>"

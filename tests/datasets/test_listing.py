@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from mgral_service.datasets.listing import image_file, images_folder, named_files, root_of
+from mgral_service.datasets.listing import (
+    image_file,
+    image_folders,
+    images_folder,
+    named_files,
+    root_of,
+)
 from mgral_service.domain.errors import DatasetRefused
 from mgral_service.domain.specs import DatasetSpec
 
@@ -25,6 +31,25 @@ def test_voc_keeps_its_own_folder_name_unless_another_is_given() -> None:
     voc = replace(SPEC, format="voc")
     assert images_folder(voc) == "JPEGImages"
     assert images_folder(replace(voc, images="pictures")) == "pictures"
+
+
+def test_a_year_of_voc_has_a_folder_of_its_own() -> None:
+    voc = replace(SPEC, format="voc", labelled="VOC2007/trainval", test="VOC2007/test.txt")
+    assert image_folders(voc) == ("VOC2007/JPEGImages",)
+    assert images_folder(voc) == "VOC2007/JPEGImages"
+    several = replace(voc, labelled="VOC2007/trainval+VOC2012/trainval")
+    assert image_folders(several) == ("VOC2007/JPEGImages", "VOC2012/JPEGImages")
+    assert images_folder(several) == "."
+
+
+def test_an_image_is_taken_from_the_first_folder_that_has_it(tmp_path: Path) -> None:
+    for file in ("train/a.png", "val/a.png", "val/b.png"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    spec = replace(SPEC, root=str(tmp_path), images="train+val")
+    found = [image_file(spec, name) for name in ("a.png", "b.png", "c.png", "nul\0")]
+    assert found == ["train/a.png", "val/b.png", "train/c.png", "train/nul\0"]
+    assert images_folder(spec) == "."
 
 
 @pytest.mark.parametrize("root", ["missing", "nul\0", "file"])

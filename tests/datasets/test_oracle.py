@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,3 +78,13 @@ def test_voc_can_be_held_back_as_well(tmp_path: Path) -> None:
     got = ingest(write_held_back(spec, tmp_path / "out", initial=2, seed=0))
     assert (len(got.labelled), len(got.scoring), len(got.unlabelled)) == (1, 1, 4)
     assert got.annotations.boxes.tolist() == [[1, 2, 9, 9]] * 2
+
+
+def test_images_in_two_folders_can_be_held_back(tmp_path: Path) -> None:
+    spec = coco_folder(tmp_path / "whole", train=6, test=1).write()
+    (tmp_path / "whole/val").mkdir()
+    (tmp_path / "whole/images/t0.png").rename(tmp_path / "whole/val/t0.png")
+    spec = replace(spec, images="images+val")
+    got = ingest(write_held_back(spec, tmp_path / "out", initial=2, seed=0))
+    files = sorted(image.file for image in got.images)
+    assert files == [*(f"images/a{at}.png" for at in range(6)), "val/t0.png"]

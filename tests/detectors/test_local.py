@@ -1,12 +1,16 @@
 """The two ports: a detector that learns, and proxies whose score depends on their spec alone."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from mgral_service.detectors.local import LocalProxyTrainer, TaskDetector
+from mgral_service.detectors.local import LocalProxyTrainer, TaskDetector, pauses
 from mgral_service.detectors.net import Targets
+from mgral_service.domain.boxes import Annotations, Detections
 from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.ports import RewardMetric, Weights
 from mgral_service.domain.records import Progress, ProxySpec
 from mgral_service.domain.specs import DetectorSpec, TableSpec
 from mgral_service.metrics import METRICS
@@ -17,16 +21,35 @@ LABELLED, SCORING, POOL = TRUTH.ids[:8], TRUTH.ids[8:12], TRUTH.ids[12:]
 SPEC = DetectorSpec(size=SIDE, steps=40, batch=4, learning_rate=1e-2)
 
 
-def proxies(steps: int = 3, objective: str = "isd") -> LocalProxyTrainer:
+def proxies(
+    metric: RewardMetric | None = None, rate: float = 1e-2, **table: Any
+) -> LocalProxyTrainer:
     return LocalProxyTrainer(
-        DetectorSpec(size=SIDE, batch=4, learning_rate=1e-2),
-        TableSpec(steps=steps, objective=objective),  # type: ignore[arg-type]
+        DetectorSpec(size=SIDE, batch=4, learning_rate=rate),
+        TableSpec(**({"steps": 3} | table)),
         CLASSES,
         IMAGES,
         TRUTH.subset((*LABELLED, *SCORING)),
         SCORING,
-        METRICS["ap50"](),
+        METRICS["ap50"]() if metric is None else metric,
     )
+
+
+class Script:
+    """A metric that says these values, one after the other."""
+
+    def __init__(self, *values: float) -> None:
+        self.left = list(values)
+
+    def __call__(self, detections: Detections, annotations: Annotations) -> float:
+        assert detections.ids == annotations.ids == SCORING
+        return self.left.pop(0)
+
+
+def score_of(trainer: LocalProxyTrainer, start: Weights | None = None) -> float:
+    (result,) = trainer.train([ProxySpec(0, LABELLED, POOL[:4], 7)], start)
+    assert result.score is not None
+    return result.score
 
 
 def test_a_detector_learns_to_find_squares() -> None:
@@ -54,16 +77,51 @@ def test_the_same_seed_and_images_give_the_same_detector_in_whatever_order_they_
     assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
 
 
-@pytest.mark.parametrize("objective", ["isd", "csd"])
-def test_a_proxys_score_does_not_depend_on_what_was_trained_before_it(objective: str) -> None:
-    first = ProxySpec(0, LABELLED, POOL[:4], 7)
+@pytest.mark.parametrize(("objective", "views"), [("isd", 0), ("csd", 0), ("csd", 2)])
+@pytest.mark.parametrize("batch", [POOL[:4], ()], ids=["batch", "labels only"])
+def test_a_proxys_score_does_not_depend_on_what_was_trained_before_it(
+    objective: str, views: int, batch: tuple[str, ...]
+) -> None:
+    first = ProxySpec(0, LABELLED, batch, 7)
     second = ProxySpec(1, LABELLED, POOL[4:8], 7)
-    torch.manual_seed(1)
-    one = [result.score for result in proxies(objective=objective).train([first, second])]
-    torch.manual_seed(2)
-    other = [result.score for result in proxies(objective=objective).train([second, first])]
+    scores = []
+    for seed, order in enumerate(([first, second], [second, first])):
+        torch.manual_seed(seed)
+        trainer = proxies(objective=objective, views=views, steps=6)
+        scores.append([result.score for result in trainer.train(order)])
+    one, other = scores
     assert one == other[::-1]
     assert all(score is not None and 0 <= score <= 1 for score in one)
+
+
+def test_the_score_is_the_mean_over_the_checkpoints() -> None:
+    script = Script(0.2, 0.4, 0.9)
+    assert score_of(proxies(script, steps=10, checkpoints=3)) == pytest.approx(0.5)
+    assert not script.left
+
+
+def test_checkpoints_spread_over_the_last_fifth_and_a_broken_off_run_has_two_pauses() -> None:
+    assert pauses(TableSpec(steps=80)) == ()
+    assert sorted(pauses(TableSpec(steps=80, checkpoints=3))) == [64, 72]
+    assert sorted(pauses(TableSpec(steps=80, stop=0.5))) == [20, 30]
+
+
+def test_a_run_that_stops_early_is_scored_as_if_it_had_ended() -> None:
+    script = Script(1 / 4, 1 / 3, 3 / 8)  # 1/2 - 1/t after 4, 6 and 8 steps
+    assert score_of(proxies(script, steps=20, stop=0.4)) == pytest.approx(0.45)
+
+
+def test_a_proxy_starts_from_the_weights_given_each_time_and_leaves_them_alone() -> None:
+    detector = TaskDetector(SPEC, CLASSES, IMAGES, METRICS["ap50"](), seed=0)
+    detector.fit(TRUTH.subset(LABELLED), lambda progress: None)
+    start = {name: value.copy() for name, value in detector.state().items()}
+    for value in start.values():
+        value.flags.writeable = False  # as they come out of a cluster's shared memory
+    trainer = proxies(rate=1e-4, steps=1)
+    first = score_of(trainer, start)
+    assert first > score_of(trainer) + 0.2
+    assert score_of(trainer, start) == first
+    assert all(np.array_equal(start[name], value) for name, value in detector.state().items())
 
 
 def test_a_proxy_that_diverges_gives_its_cause_and_the_next_one_a_score() -> None:
@@ -80,8 +138,15 @@ def test_an_image_that_scores_may_not_train() -> None:
 
 
 def test_without_labelled_images_there_is_nothing_to_train_on() -> None:
-    with pytest.raises(InvalidInput, match="labelled"):
-        list(proxies().train([ProxySpec(0, (), POOL[:2], 0)]))
+    for views in (0, 2):
+        with pytest.raises(InvalidInput, match="labelled"):
+            list(proxies(objective="csd", views=views).train([ProxySpec(0, (), POOL[:2], 0)]))
+
+
+def test_weights_that_are_not_there_are_refused_before_anything_is_trained() -> None:
+    spec = DetectorSpec(size=SIDE, weights="gone.safetensors")
+    with pytest.raises(InvalidInput, match="is no file here"):
+        TaskDetector(spec, CLASSES, IMAGES, METRICS["ap50"](), seed=0)
 
 
 def test_targets_are_padded_in_order_and_leave_out_ignored_objects() -> None:

@@ -1,5 +1,7 @@
 """From raw boxes to detections in original pixels."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torchvision.ops import nms
@@ -44,8 +46,8 @@ def test_the_best_of_each_image_stay() -> None:
 class Certain(SsdLite):
     """Sees class 1 at one anchor of every image and nothing elsewhere."""
 
-    def forward(self, images: torch.Tensor) -> RawOutput:
-        raw = super().forward(images)
+    def predict(self, features: tuple[torch.Tensor, ...]) -> RawOutput:
+        raw = super().predict(features)
         logits = torch.zeros_like(raw.logits)
         logits[..., 0] = 20.0
         logits[:, 700 % len(self.anchors), 2] = 40.0
@@ -82,3 +84,38 @@ def test_no_images_no_rows() -> None:
     assert seen.detections.probs.shape == (0, 3)
     empty = ImageStore((), images.pixels[:0], images.sizes[:0], {})
     assert observe(SsdLite(2, SIDE, True).eval(), empty, (), LOOSE).ids == ()
+
+
+def test_kept_features_show_what_the_images_show() -> None:
+    images, _ = squares(40)
+    net = SsdLite(2, SIDE, freeze=True).eval()
+    asked: list[int] = []
+
+    def features(ids: Sequence[str]) -> tuple[torch.Tensor, ...]:
+        asked.append(len(ids))
+        return net.features(torch.from_numpy(images.pixels[images.rows(ids)]).float() / 255)
+
+    kept = observe(net, images, images.ids, LOOSE, features=features)
+    looked = observe(net, images, images.ids, LOOSE)
+    assert asked == [32, 8]
+    np.testing.assert_array_equal(kept.embeddings, looked.embeddings)
+    np.testing.assert_array_equal(kept.detections.boxes, looked.detections.boxes)
+
+
+def test_probabilities_of_sigmoids_are_brought_to_one() -> None:
+    boxes = torch.tensor([[[0.0, 0, 10, 10]]])
+    found = suppress(boxes, torch.tensor([[[0.1, 0.9, 0.6]]]), Suppression())
+    torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.6]))
+    torch.testing.assert_close(found.probs, torch.tensor([[0.1, 0.9, 0.6]] * 2) / 1.6)
+
+
+def test_half_precision_changes_little_and_comes_out_whole() -> None:
+    images, _ = squares(4)
+    net = SsdLite(2, SIDE, freeze=True).eval()
+    whole, half = (
+        observe(net, images, images.ids, LOOSE, precision=precision)
+        for precision in ("fp32", "bf16")
+    )
+    assert half.embeddings.dtype == np.float64
+    assert not np.array_equal(half.embeddings, whole.embeddings)
+    assert np.corrcoef(half.embeddings.ravel(), whole.embeddings.ravel())[0, 1] > 0.98

@@ -7,6 +7,7 @@ import torch
 from mgral_service.detectors import DETECTORS
 from mgral_service.detectors.net import Targets
 from mgral_service.detectors.ssdlite import SsdLite, imagenet_weights, load_backbone
+from mgral_service.domain.errors import InvalidInput
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,7 @@ def test_shapes_and_mirrored_anchors(size: int) -> None:
     flipped[:, [0, 2]] += size
     torch.testing.assert_close(net.anchors[net.mirror], flipped, atol=1e-3, rtol=0)
     assert torch.equal(net.mirror[net.mirror], torch.arange(anchors))
+    assert sum(net.levels) == anchors
 
 
 def test_the_seed_alone_decides_the_initial_weights(net: SsdLite) -> None:
@@ -62,7 +64,7 @@ def test_a_frozen_backbone_gets_no_gradient_and_a_free_one_does() -> None:
         net.supervised_loss(net(torch.rand(1, 3, 64, 64)), targets).backward()  # type: ignore[no-untyped-call]
         assert isinstance(net, SsdLite)
         reached = [weight.grad is not None for weight in net.backbone.parameters()]
-        assert not any(reached) if freeze else any(reached)
+        assert not any(reached) if freeze else all(reached)
         assert all(weight.grad is not None for weight in net.head.parameters())
 
 
@@ -71,3 +73,26 @@ def test_zero_deltas_decode_to_the_anchors_inside_the_image(net: SsdLite) -> Non
     boxes, probs = net.decode(type(raw)(raw.logits, torch.zeros_like(raw.deltas), raw.pooled))
     torch.testing.assert_close(boxes[0], net.anchors.clamp(0, 96))
     torch.testing.assert_close(probs.sum(-1), torch.ones(1, len(net.anchors)))
+
+
+def test_features_of_the_images_give_the_prediction_of_the_images(net: SsdLite) -> None:
+    images = torch.rand(2, 3, 96, 96)
+    features = net.features(images)
+    assert [tuple(level.shape) for level in features] == [
+        (2, 40, 12, 12), (2, 112, 6, 6), (2, 320, 3, 3),
+    ]  # fmt: skip
+    assert torch.equal(net(features).logits, net(images).logits)
+
+
+def test_a_free_backbone_learns_whole_at_a_twentieth_of_the_rate() -> None:
+    for freeze, shares in ((True, [1.0]), (False, [1.0, 0.05])):
+        net = SsdLite(3, 64, freeze)
+        groups = net.learning_rates()
+        assert [share for _, share in groups] == shares
+        learnt = {id(weight) for weights, _ in groups for weight in weights}
+        assert learnt == {id(weight) for weight in net.parameters() if weight.requires_grad}
+
+
+def test_other_initial_weights_are_refused(net: SsdLite) -> None:
+    with pytest.raises(InvalidInput, match="leave it out"):
+        net.load_pretrained({})

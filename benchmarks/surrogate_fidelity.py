@@ -1,0 +1,57 @@
+"""Does a proxy that sees a batch without labels rank batches as their labels will?
+
+The truth: the mean over seeds of supervised trainings with the batch's labels. Against it: each
+objective on the same batches without labels, for two numbers of labelled images (and so two
+strengths of the detector that teaches). `--quick`: 3 batches, 2
+steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmarks.harness import Figures, Options, main
+from benchmarks.ranking import between, within
+from benchmarks.trainings import Grid, Setting, grids, scores
+from mgral_service.domain.specs import DetectorSpec, TableSpec
+
+WORLD = "vehicles_openimages"
+BATCHES, SEEDS, STEPS = 24, (0, 1), 150
+LABELLED = (40, 120)
+
+
+def measure(options: Options) -> Figures:
+    batches = 3 if options.quick else BATCHES
+    steps = 2 if options.quick else STEPS
+    detector = DetectorSpec(steps=steps)
+    kept = TableSpec(steps=steps, objective="csd", checkpoints=4, views=4)
+    tables = {
+        "labels": kept,
+        "isd": replace(kept, objective="isd", views=0),
+        "csd": kept,
+        "dense_teacher": replace(kept, objective="dense_teacher"),
+        "csd_warm": replace(kept, start="detector"),
+        "dense_teacher_warm": replace(kept, objective="dense_teacher", start="detector"),
+    }
+    wanted = {
+        f"{name}_{labelled}": Grid(
+            Setting(WORLD, detector, table, labelled, with_labels=name == "labels"), batches, SEEDS
+        )
+        for labelled in LABELLED
+        for name, table in tables.items()
+    }
+    found = {
+        name: scores(some, "ap50_mean") for name, some in grids(wanted, options.device).items()
+    }
+    figures: dict[str, float] = {}
+    for key, some in found.items():
+        truth = found[f"labels_{key.rpartition('_')[2]}"].mean(1, keepdims=True)
+        figures[f"{key}_ap50"] = float(some.mean())
+        figures |= within(some).figures(f"{key}_own_agreement")
+        if not key.startswith("labels"):
+            figures |= between(truth, some.mean(1, keepdims=True)).figures(f"{key}_spearman")
+    return figures
+
+
+if __name__ == "__main__":
+    main("surrogate_fidelity", "unlabelled batches against labelled ones on vehicles", measure)
