@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from time import perf_counter, process_time
 
 import numpy as np
 
@@ -68,7 +69,8 @@ class Job:
 class Outcome:
     """ap50, ap: at each checkpoint, the last one at the end; score: what the trainer made of them.
 
-    seconds: on one thread (of a CPU), scoring included
+    seconds: scoring included; on a CPU, of one thread's processor time, so that other work on the
+    machine does not count
     """
 
     key: str
@@ -148,10 +150,12 @@ def train(job: Job, device: str) -> Outcome:
     if setting.with_labels:
         spec = ProxySpec(0, (*place.labelled, *batch), (), job.seed)
     start = place.weights if setting.table.start == "detector" else None
+    began = process_time() if device == "cpu" else perf_counter()
     (result,) = trainer.train([spec], start)
+    took = (process_time() if device == "cpu" else perf_counter()) - began
     if result.score is None:
         raise RuntimeError(f"a proxy failed: {result.cause}")
-    return Outcome(job.key, result.score, result.seconds, tuple(metric.ap50), tuple(metric.ap))
+    return Outcome(job.key, result.score, took, tuple(metric.ap50), tuple(metric.ap))
 
 
 @lru_cache(maxsize=1)

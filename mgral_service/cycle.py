@@ -260,7 +260,7 @@ def _fill_table(
 def table_words(
     records: int, table: TableSpec, failed: Sequence[str], interrupted: int
 ) -> tuple[str, ...]:
-    """What went wrong while the table was filled, in sentences. `failed`: causes, the first first."""
+    """What went wrong while the table was filled, in sentences; `failed` are causes in order."""
     words = []
     if failed:
         words.append(

@@ -57,7 +57,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, ray_cluster: N
     (tmp_path / "file").touch()
     folder = tmp_path / "file" / "tune"
     trainer = RayProxyTrainer(partial(TenthTrainer, tmp_path), 1, 1.0, 0.0, 0, folder)
-    with pytest.raises(Unavailable, match="the disk of .*/file/tune"):
+    with pytest.raises(Unavailable, match=r"the disk of .*/file/tune"):
         list(trainer.train(SPECS))
 
 
