@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 from mgral_service.domain.arrays import FloatArray, IntArray
 
 DRAWS = 2000
+NEVER = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +52,14 @@ def spreads(some: FloatArray) -> tuple[float, float]:
 
 def records_to_rank(noise: float, spread: float, sure: float = 0.9) -> float:
     """Records of each of two batches, drawn at random, so that the better mean is the better batch
-    with probability `sure`.
+    with probability `sure`; NEVER at most.
 
     Two batches differ by N(0, 2 spread^2), the means of n records by N(0, 2 noise^2 / n) more;
     the order is right with probability 1/2 + atan(sqrt(n) spread / noise) / pi.
     """
     if spread == 0:
-        return float("inf")
-    return max(1.0, float(np.tan(np.pi * (sure - 0.5)) * noise / spread) ** 2)
+        return NEVER
+    return min(NEVER, max(1.0, float(np.tan(np.pi * (sure - 0.5)) * noise / spread) ** 2))
 
 
 def _bootstrap(

@@ -69,6 +69,11 @@ def experiment(path: Path) -> ExperimentSpec:
         cycle.setdefault("dataset", dataset.get("name"))
         if isinstance(dataset.get("root"), str):
             dataset["root"] = str((path.parent / dataset["root"]).resolve())
+        detector = cycle.get("detector")
+        if isinstance(detector, dict) and isinstance(detector.get("weights"), str):
+            weights = (path.parent / detector["weights"]).resolve()
+            if weights.is_file():  # else a name
+                detector["weights"] = str(weights)
     try:
         return codec.build(ExperimentSpec, data)
     except InvalidInput as error:

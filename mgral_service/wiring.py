@@ -21,7 +21,7 @@ from mgral_service.domain.errors import CycleNotReady, InvalidInput, MgralError,
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import ProxyTrainer, QueryStrategy, Report
 from mgral_service.domain.records import CycleRecord, DatasetRecord, Selection
-from mgral_service.domain.specs import CycleSpec, DatasetSpec
+from mgral_service.domain.specs import CycleSpec, DatasetSpec, DetectorSpec
 from mgral_service.settings import Settings, from_environment
 from mgral_service.store import Stores
 
@@ -73,10 +73,19 @@ def ingest(settings: Settings, spec: DatasetSpec, report: Report | None = None) 
     from mgral_service import datasets
 
     for where in ("root", "labelled", "unlabelled", "scoring", "test"):
-        path = (Path(spec.root) / (getattr(spec, where) or "")).resolve()
-        if settings.data_root and not path.is_relative_to(settings.data_root.resolve()):
-            raise InvalidInput(where, "must lie below MGRAL_DATA_ROOT of the service")
+        _require_below(settings, where, Path(spec.root) / (getattr(spec, where) or ""))
     return datasets.record_of(spec, datasets.ingest(spec, report), time.time())
+
+
+def _require_below(settings: Settings, where: str, path: Path) -> None:
+    if settings.data_root and not path.resolve().is_relative_to(settings.data_root.resolve()):
+        raise InvalidInput(where, "must lie below MGRAL_DATA_ROOT of the service")
+
+
+def require_weights_below(settings: Settings, detector: DetectorSpec) -> None:
+    """InvalidInput for a file of weights elsewhere; a name is none."""
+    if detector.weights is not None and Path(detector.weights).exists():
+        _require_below(settings, "detector.weights", Path(detector.weights))
 
 
 # --- the driver ---------------------------------------------------------------------------------
@@ -112,6 +121,7 @@ def workbench(
 
     connect()
     spec = record.spec
+    require_weights_below(settings, spec.detector)
     dataset = kept.datasets.get(spec.dataset)
     images = load_images(Path(dataset.spec.root), dataset.images, spec.detector.size, report)
     annotations = datasets.annotations_of(dataset)

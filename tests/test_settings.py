@@ -35,6 +35,17 @@ def test_an_experiment_is_relative_to_its_file(tmp_path: Path) -> None:
     assert spec.cycle.table.records == 200
 
 
+def test_a_weights_file_beside_the_experiment_is_found_and_a_name_stays(tmp_path: Path) -> None:
+    (tmp_path / "vgg.pth").touch()
+    file = tmp_path / "cells.toml"
+    for given, kept in (
+        ("vgg.pth", str(tmp_path / "vgg.pth")),
+        ("VGG16_Weights.X", "VGG16_Weights.X"),
+    ):
+        file.write_text(FILE + f'[cycle.detector]\nweights = "{given}"\n')
+        assert experiment(file).cycle.detector.weights == kept
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [

@@ -24,6 +24,17 @@ def test_a_dataset_must_lie_below_the_data_root(tmp_path: Path) -> None:
         wiring.ingest(settings, outside)
 
 
+def test_a_weights_file_must_lie_below_the_data_root_as_well(tmp_path: Path) -> None:
+    weights = tmp_path / "elsewhere.pth"
+    weights.touch()
+    record = cycle_record()
+    detector = replace(record.spec.detector, weights=str(weights))
+    settings = Settings(home=tmp_path, data_root=tmp_path / "data")
+    with pytest.raises(InvalidInput, match=r"detector\.weights"):
+        wiring.require_weights_below(settings, detector)
+    wiring.require_weights_below(settings, replace(detector, weights="VGG16_Weights.IMAGENET1K_V1"))
+
+
 def test_an_unknown_strategy_is_named_with_the_known_ones() -> None:
     with pytest.raises(InvalidInput, match=r"oracle.*coreset"):
         wiring.strategy("oracle")
