@@ -2,7 +2,7 @@
 
 A process or worker trains on one thread of a processor. `tune_efficiency`: twice the proxies on two
 workers, against half of them on one; start of the actors, imports and data included. Without Ray
-its figures are left out. `--quick`: 4 steps a proxy instead of 60.
+its figures are left out. `--quick`: 4 steps a proxy instead of 30.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mgral_service.metrics import METRICS
 SHARING = (1, 2, 4, 8)
 LABELLED, BUDGET, EACH = 40, 40, 6
 DETECTOR = DetectorSpec()
-TABLE = TableSpec(steps=60)
+TABLE = TableSpec(steps=30)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

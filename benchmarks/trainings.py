@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter, process_time
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,20 @@ class Job:
 
     @property
     def key(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:24]
+        told = json.dumps(_said(asdict(self), asdict(PLAIN)), sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:24]
+
+
+PLAIN = Job(Setting("", DetectorSpec(), TableSpec()), -1, -1)
+
+
+def _said(one: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs from the defaults, so that a field added later changes no key."""
+    return {
+        name: _said(value, plain[name]) if isinstance(value, dict) else value
+        for name, value in one.items()
+        if value != plain[name]
+    }
 
 
 @dataclass(frozen=True, slots=True)

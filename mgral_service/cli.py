@@ -236,11 +236,18 @@ def _dry_run(
         err.print("timing training steps; --step-seconds saves that ...")
         seconds = plan.measure(spec.cycle, classes, wiring.device_of(known), with_table)
     weights = plan.weights_checked(spec.cycle.detector, classes)
-    _print_plan(spec, stock, weights, seconds, plan.plan(spec, seconds, stock, with_table))
+    planned = plan.plan(spec, seconds, stock, with_table)
+    images = plan.images_kept(planned.image_bytes)
+    _print_plan(spec, stock, weights, images, seconds, planned)
 
 
 def _print_plan(
-    spec: ExperimentSpec, stock: Stock, weights: str, seconds: StepSeconds, planned: Plan
+    spec: ExperimentSpec,
+    stock: Stock,
+    weights: str,
+    images: str,
+    seconds: StepSeconds,
+    planned: Plan,
 ) -> None:
     detector, actors = spec.cycle.detector, spec.cycle.table.actors
     facts = Table.grid(padding=(0, 2))
@@ -275,9 +282,7 @@ def _print_plan(
     sums.add_row("device", f"{shown_hours(planned.device_hours)} of training alone")
     sums.add_row("wall", f"{shown_hours(planned.wall_hours)} with {actors} proxies at once")
     sums.add_row("table", f"{shown_bytes(planned.table_bytes)} in the store")
-    known = planned.image_bytes
-    memory = "unknown" if known is None else shown_bytes(known)
-    sums.add_row("memory", f"{memory} for all images at {detector.size} x {detector.size} pixels")
+    sums.add_row("images", f"{images}, at {detector.size} x {detector.size} pixels")
     sums.add_row("agent", f"{planned.iterations:,} iterations a cycle")
     out.print(sums, highlight=False)
 

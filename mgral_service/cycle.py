@@ -212,7 +212,7 @@ def _fill_table(
             index,
             tuple(bench.split.labelled),
             one.batch,
-            seed if spec.table.common_draws else (seed + index) % 2**31,
+            seed if spec.table.common_draws else (seed + index * spec.table.repeats) % 2**31,
         )
         for index, one in enumerate(batches)
         if index not in have

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mgral_service import codec
+from mgral_service.console import shown_bytes
 from mgral_service.datasets import DATASETS
 from mgral_service.datasets.images import folder_below
 from mgral_service.datasets.ledger import Ledger
 from mgral_service.datasets.listing import JOINED, image_folders, named_files, root_of
+from mgral_service.datasets.loading import ImageStore, fit_in_memory
 from mgral_service.domain import transport
 from mgral_service.domain.boxes import Annotations
 from mgral_service.domain.errors import DatasetRefused, InvalidInput
@@ -30,7 +32,6 @@ from mgral_service.domain.specs import CycleSpec, DatasetSpec, DetectorSpec, Exp
 if TYPE_CHECKING:
     import torch
 
-    from mgral_service.datasets.loading import ImageStore
     from mgral_service.detectors.batches import Batch
 
 FITS = 2  # trainings of the task detector in a cycle: before its selection, and after
@@ -137,7 +138,7 @@ def plan(spec: ExperimentSpec, seconds: StepSeconds, stock: Stock, with_table: b
     """
     table, detector = spec.cycle.table, spec.cycle.detector
     detector_hours = detector.steps * seconds.detector / 3600
-    proxy_steps = max(1, round(table.stop * table.steps))
+    proxy_steps = table.repeats * max(1, round(table.stop * table.steps))
     proxy_hours = proxy_steps * seconds.proxy / 3600
     proxies = table.records if with_table else 0
     waves = ceil(proxies / table.actors)
@@ -252,6 +253,14 @@ def weights_checked(spec: DetectorSpec, classes: int) -> str:
     return f"{spec.weights}: read, and they fit {spec.name}"
 
 
+def images_kept(count: int | None) -> str:
+    """How many bytes of images there will be and where, in words; None: their number is unknown."""
+    if count is None:
+        return "unknown"
+    where = "memory" if fit_in_memory(count) else "a file under MGRAL_HOME/images"
+    return f"{shown_bytes(count)} in {where}"
+
+
 # --- seconds a step -----------------------------------------------------------------------------
 
 
@@ -348,8 +357,6 @@ class _Bench:
 
 def _noise(spec: DetectorSpec, classes: int) -> tuple[ImageStore, Annotations]:
     """A batch of random images at training size, with BOXES random boxes each."""
-    from mgral_service.datasets.loading import ImageStore
-
     rng = np.random.default_rng(0)
     count, side = spec.batch, spec.size
     ids = tuple(f"img_{at:020x}" for at in range(count))

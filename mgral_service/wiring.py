@@ -112,7 +112,9 @@ def device_of(settings: Settings) -> str:
 def workbench(
     settings: Settings, kept: Stores, record: CycleRecord, split: PoolSplit, report: Report
 ) -> Workbench:
-    """Detector, proxies and annotations of one cycle; decodes every image once."""
+    """Detector, proxies and annotations of one cycle; decodes every image once, or finds them all
+    in the file of an earlier cycle.
+    """
     from mgral_service import cycle, datasets
     from mgral_service.cluster.proxies import RayProxyTrainer, connect
     from mgral_service.datasets.loading import load_images
@@ -123,7 +125,9 @@ def workbench(
     spec = record.spec
     require_weights_below(settings, spec.detector)
     dataset = kept.datasets.get(spec.dataset)
-    images = load_images(Path(dataset.spec.root), dataset.images, spec.detector.size, report)
+    images = load_images(
+        dataset.spec.root, dataset.images, spec.detector.size, report, settings.home / "images"
+    )
     annotations = datasets.annotations_of(dataset)
     for _, answered in kept.datasets.labels(spec.dataset):
         known = set(annotations.ids)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mgral_service import plan, settings
+from mgral_service.datasets import loading
 from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.specs import (
     AgentSpec,
@@ -79,6 +80,17 @@ def test_images_take_three_bytes_a_pixel() -> None:
     made = plan.plan(SPEC, SECONDS, Stock(900, 1000, 3, ()), with_table=True)
     assert made.image_bytes == 1000 * 3 * 64 * 64
     assert plan.plan(SPEC, SECONDS, UNKNOWN, with_table=True).image_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("left", "where"), [(4 * 1536, "memory"), (4 * 1535, "a file under MGRAL_HOME/images")]
+)
+def test_images_are_kept_in_memory_up_to_a_quarter_of_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, left: int, where: str
+) -> None:
+    monkeypatch.setattr(loading, "memory_left", lambda: left)
+    assert plan.images_kept(1536) == f"1.54 kB in {where}"
+    assert plan.images_kept(None) == "unknown"
 
 
 def test_a_record_is_its_ids_and_its_sketch() -> None:

@@ -97,8 +97,7 @@ class FeatureBank:
     def _views_of(self, name: str, own: Targets | None) -> tuple[Tensor, Tensor, Tensor]:
         """Images [V, 3, S, S] in [0, 1], boxes and labels of the image's views."""
         rng = np.random.default_rng([VIEW, zlib.crc32(name.encode())])
-        row = self._images.rows([name])[0]
-        pixels = torch.from_numpy(self._images.pixels[row]).to(self._device)
+        pixels = torch.from_numpy(self._images.pixels[self._images.rows([name])]).to(self._device)
         if own is None:
             own = Targets(torch.zeros(1, 1, 4), torch.zeros(1, 1, dtype=torch.int64))
         return augment(

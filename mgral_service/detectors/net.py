@@ -80,6 +80,7 @@ class DetectorNet(nn.Module, ABC):
     freeze   the backbone keeps its initial weights and gets no gradient
     softmax  classes and background compete by a softmax; else each class has a sigmoid of its own
     halves   bf16 convolutions are faster on processors that compute in it
+    winograd  its 3x3 convolutions pay for the compilation of a kernel: see winograd.py
     embedding  D of RawOutput.pooled
     anchors  [A, 4] xyxy pixels
     levels   anchors of each level of the pyramid, finest first
@@ -92,6 +93,7 @@ class DetectorNet(nn.Module, ABC):
     freeze: bool
     softmax: bool = True
     halves: bool = True
+    winograd: bool = False
     embedding: int
     anchors: Tensor
     levels: tuple[int, ...]

@@ -30,6 +30,7 @@ MEAN = (0.48235, 0.45882, 0.40784)  # of the pixels; VGG's weights want 255 for 
 class Ssd300(DetectorNet):
     """`freeze`: VGG16 keeps its initial weights up to conv5_3 and gets no gradient."""
 
+    winograd = True
     mean: Tensor
 
     def __init__(self, classes: int, size: int, freeze: bool) -> None:

@@ -140,11 +140,12 @@ class TableSpec:
     stop            share of the steps after which a proxy ends and its mAP is extrapolated from its
                     curve; 1: none is
     checkpoints     the score is the mean over so many points of the run's last fifth
+    repeats         trainings of one proxy, each with a seed of its own, whose mean is its score
     average         averaged weights score; False: the last
     common_draws    all proxies share one seed, so that they differ by their batch alone
     actors          proxies trained at the same time; cpus and gpus: each one's share, fractions
                     allowed
-    max_failures    retries of one proxy
+    max_failures    retries of one proxy; a preempted node is none
     value_model     "ridge" or "idw" (inverse distance, the paper)
     distance        of "idw": "sliced" or "exact" Wasserstein
     cutoff          of "idw": records nearer than mean - 1 sd of the "query"'s or the "table"'s
@@ -162,6 +163,7 @@ class TableSpec:
     views: int = 0
     stop: float = 1.0
     checkpoints: int = 1
+    repeats: int = 1
     average: bool = True
     common_draws: bool = True
     actors: int = 2
@@ -195,6 +197,7 @@ class TableSpec:
             self.checkpoints == 1 or self.stop == 1,
             "a run that stops early is extrapolated: set 1, or table.stop = 1",
         )
+        _require("table.repeats", 1 <= self.repeats <= 100, "must lie between 1 and 100")
         _require("table.actors", self.actors >= 1, "must be 1 or more")
         _require("table.cpus", self.cpus > 0, "must be above 0")
         _require("table.gpus", self.gpus >= 0, "must be 0 or more")

@@ -106,6 +106,21 @@ def test_checkpoints_spread_over_the_last_fifth_and_a_broken_off_run_has_two_pau
     assert sorted(pauses(TableSpec(steps=80, stop=0.5))) == [20, 30]
 
 
+def test_repeats_are_trained_one_by_one_and_averaged() -> None:
+    assert score_of(proxies(Script(0.1, 0.2, 0.6), repeats=3)) == pytest.approx(0.3)
+
+
+def test_repeats_have_seeds_of_their_own() -> None:
+    trainer = proxies(repeats=2, steps=2)
+    alone = proxies(steps=2)
+    trained = []
+    for one, seeds in ((trainer, (7,)), (alone, (7,)), (alone, (8,))):
+        list(one.train([ProxySpec(0, LABELLED, POOL[:4], seed) for seed in seeds]))
+        trained.append(next(one._net.head.parameters()).detach().clone())  # type: ignore[union-attr]
+    assert torch.equal(trained[0], trained[2])
+    assert not torch.equal(trained[0], trained[1])
+
+
 def test_a_run_that_stops_early_is_scored_as_if_it_had_ended() -> None:
     script = Script(1 / 4, 1 / 3, 3 / 8)  # 1/2 - 1/t after 4, 6 and 8 steps
     assert score_of(proxies(script, steps=20, stop=0.4)) == pytest.approx(0.45)
