@@ -40,8 +40,8 @@ def measure(options: Options) -> Figures:
             ("kept", kept, True, many),
             ("kept_last", replace(kept, average=False), True, SEEDS),
             ("isd", TableSpec(steps=short), False, SEEDS),
-            ("kept_csd", replace(kept, steps=short), False, many),
-            ("kept_warm", warm(replace(kept, steps=short)), False, many),
+            ("kept_csd", replace(kept, steps=short), False, SEEDS),
+            ("kept_warm", warm(kept), True, many),
         )
     }
     figures: dict[str, float] = {}

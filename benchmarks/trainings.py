@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -223,7 +223,10 @@ class Grid:
         return [Job(self.setting, at, seed) for at in range(self.batches) for seed in self.seeds]
 
 
-def grids(wanted: Mapping[str, Grid], device: str) -> dict[str, list[list[Outcome]]]:
+Name = TypeVar("Name")
+
+
+def grids(wanted: Mapping[Name, Grid], device: str) -> dict[Name, list[list[Outcome]]]:
     """[batch][seed] of each."""
     flat = iter(outcomes([job for one in wanted.values() for job in one.jobs], device))
     return {

@@ -38,6 +38,7 @@ class RetinaNet(DetectorNet):
     """
 
     softmax = False
+    winograd = True
     mean: Tensor
     deviation: Tensor
 

@@ -14,10 +14,7 @@
 // Channels are multiples of 8. Threads share out tiles and positions, and no sum crosses threads:
 // results depend neither on their number nor on their timing.
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -179,15 +176,6 @@ inline void on_both_sides(const Vec* x, Put put) {
   }
 }
 
-constexpr std::size_t HUGE_PAGE = std::size_t{2} << 20;
-
-// Fresh memory in 4 KiB pages costs more than the work done on it.
-void ask_for_huge_pages(float* memory, std::size_t bytes) {
-  const auto from = (reinterpret_cast<std::uintptr_t>(memory) + HUGE_PAGE - 1) & -HUGE_PAGE;
-  const auto to = (reinterpret_cast<std::uintptr_t>(memory) + bytes) & -HUGE_PAGE;
-  if (from < to) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
-}
-
 // One matrix [rows, columns] of floats per tile position, apart by no power of two.
 struct Positions {
   int64_t stride;
@@ -195,10 +183,8 @@ struct Positions {
 
   Positions(int positions, int64_t rows, int64_t columns)
       : stride(rows * columns + 16), memory(nullptr, &std::free) {
-    const std::size_t bytes = (positions * stride * 4 + HUGE_PAGE - 1) & -HUGE_PAGE;
-    memory.reset(static_cast<float*>(std::aligned_alloc(HUGE_PAGE, bytes)));
+    memory.reset(static_cast<float*>(std::aligned_alloc(64, positions * stride * sizeof(float))));
     if (!memory) throw std::bad_alloc();
-    ask_for_huge_pages(memory.get(), bytes);
   }
   float* at(int position) const { return memory.get() + position * stride; }
 };
@@ -335,7 +321,6 @@ void forward(const Map& map, int64_t C, int64_t K, const float* x, const float* 
   constexpr int P = F::SIDE * F::SIDE;
   const int64_t tiles = map.tiles<F>(), block = block_of(tiles, P * (C + K), P * C * K);
   Positions u(P, K, C), v(P, block, C), m(P, block, K);
-  ask_for_huge_pages(y, map.images * map.height * map.width * K * 4);
 #pragma omp parallel num_threads(threads)
   {
     transform_filters<F>(filters, K, C, false, u);
@@ -359,7 +344,6 @@ void backward(const Map& map, int64_t C, int64_t K, const float* x, const float*
   const int64_t tiles = map.tiles<F>(), block = block_of(tiles, P * (C + 2 * K), P * C * K);
   Positions u(P, dx ? K : 0, C), du(P, K, C);
   Positions v(P, block, C), w(P, block, K), e(P, dx ? block : 0, K);
-  if (dx) ask_for_huge_pages(dx, map.images * map.height * map.width * C * 4);
   std::fill(dbias, dbias + K, 0.f);
 #pragma omp parallel num_threads(threads)
   {
