@@ -28,7 +28,16 @@ from mgral_service.settings import from_environment
 
 SCENES = 600  # of the digits dataset
 INITIAL, BUDGET = 80, 40  # labelled images at the start, images to choose
-PROXIES, PROXY_STEPS, ITERATIONS = 12, 50, 200
+ITERATIONS = 200
+TABLE = {
+    "records": 24,
+    "objective": "csd",
+    "start": "detector",  # gently, for few steps, on kept features: ten times the proxies an hour
+    "rate": 0.3,
+    "steps": 20,
+    "views": 4,
+    "checkpoints": 4,
+}
 SHOWN = 10
 
 
@@ -141,7 +150,7 @@ def _cycle_spec(dataset: str, seed: int) -> dict[str, Any]:
         "dataset": dataset,
         "budget": BUDGET,
         "seed": seed,
-        "table": {"records": PROXIES, "steps": PROXY_STEPS},
+        "table": TABLE,
         "agent": {"iterations": ITERATIONS},
     }
 
