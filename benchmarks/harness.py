@@ -10,12 +10,14 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 DATASETS = Path(os.environ.get("MGRAL_DATASETS", HERE.parent.parent / "shared" / "datasets"))
+SHARED = ("quick", "device", "out")  # flags of every benchmark
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "ray", "pycocotools", "hotcoco")
 
 Figures = Mapping[str, float]
@@ -23,10 +25,13 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """quick: end within a minute on two cores, with the same figures; device: "cpu" or "cuda"."""
+    """quick: end within a minute on two cores, with the same figures; device: "cpu" or "cuda"; own:
+    values of the benchmark's own flags.
+    """
 
     quick: bool
     device: str
+    own: Mapping[str, Any] = field(default_factory=dict)
 
 
 def main(
@@ -34,20 +39,26 @@ def main(
     words: str,
     measure: Callable[[Options], Figures],
     arguments: Sequence[str] | None = None,
+    own: argparse.ArgumentParser | None = None,
 ) -> None:
     """Parse the flags, run `measure`, print its figures and write them to `--out`.
 
     name   the benchmark's module: `python -m benchmarks.NAME`
     words  what it shows, for `--help` and the head of the table
+    own    more flags, without `--help`
     """
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=words)
+    parents = [own] if own else []
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}", description=words, parents=parents
+    )
     parser.add_argument("--quick", action="store_true", help="a minute on two cores, same figures")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, default=HERE / "results" / f"{name}.json")
     flags = parser.parse_args(arguments)
-    figures = measure(Options(flags.quick, flags.device))
+    others = {key: given for key, given in vars(flags).items() if key not in SHARED}
+    figures = measure(Options(flags.quick, flags.device, others))
     quick, device = " --quick" * flags.quick, " --device cuda" * (flags.device == "cuda")
-    command = f"python -m benchmarks.{name}{quick}{device}"
+    command = f"python -m benchmarks.{name}{quick}{device}{_said(others)}"
     result = {
         "command": command,
         "machine": machine(flags.device),
@@ -58,6 +69,16 @@ def main(
     flags.out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     print(table(words, command, figures))
     print(f"written to {flags.out}")
+
+
+def _said(flags: Mapping[str, Any]) -> str:
+    """The flags that were given, as on a command line."""
+    words = []
+    for name, given in flags.items():
+        if given is not None and given is not False:
+            values = given if isinstance(given, list) else [] if given is True else [given]
+            words += [f"--{name}", *map(str, values)]
+    return "".join(f" {word}" for word in words)
 
 
 def dataset(name: str) -> Path:

@@ -21,7 +21,7 @@ from mgral_service.domain.specs import DetectorSpec, TableSpec
 
 WORLD = "vehicles_openimages"
 BATCHES, SEEDS, STEPS = 24, (0, 1), 150
-MANY = (0, 1)  # seeds of a proxy whose score is a mean over seeds
+MEANS = {"kept": 4, "kept_warm": 8}  # trainings of a proxy whose score is their mean
 METRICS = ("ap50", "ap", "ap50_mean", "ap_mean")
 
 
@@ -32,22 +32,21 @@ def measure(options: Options) -> Figures:
     anew = TableSpec(steps=steps, objective="csd", checkpoints=3)
     kept = replace(anew, views=4, checkpoints=4)
     short = max(2, steps * 8 // 15)  # of a table that sets nothing
-    many = (*MANY, *(seed + 10 for seed in MANY))
     wanted = {
         name: Grid(Setting(WORLD, detector, table, with_labels=with_labels), batches, seeds)
         for name, table, with_labels, seeds in (
             ("anew", anew, True, SEEDS),
-            ("kept", kept, True, many),
+            ("kept", kept, True, seeds_of("kept")),
             ("kept_last", replace(kept, average=False), True, SEEDS),
             ("isd", TableSpec(steps=short), False, SEEDS),
             ("kept_csd", replace(kept, steps=short), False, SEEDS),
-            ("kept_warm", warm(kept), True, many),
+            ("kept_warm", warm(kept), True, seeds_of("kept_warm")),
         )
     }
     figures: dict[str, float] = {}
     for name, found in grids(wanted, options.device).items():
         figures |= told(name, found)
-        if wanted[name].seeds == many:
+        if name in MEANS:
             figures |= own_seeds(name, found)
             figures |= mean_of_seeds(name, found)
     return figures
@@ -72,6 +71,11 @@ def described(name: str, some: FloatArray) -> dict[str, float]:
     }
 
 
+def seeds_of(name: str) -> tuple[int, ...]:
+    """Of two means over MEANS trainings each."""
+    return tuple(tens + one for tens in (0, 10) for one in range(MEANS[name]))
+
+
 def own_seeds(name: str, found: list[list[Outcome]]) -> dict[str, float]:
     """The same without common random numbers: no two trainings share a seed."""
     some = scores(found, "ap50")
@@ -81,14 +85,19 @@ def own_seeds(name: str, found: list[list[Outcome]]) -> dict[str, float]:
 
 
 def mean_of_seeds(name: str, found: list[list[Outcome]]) -> dict[str, float]:
-    """A record that is the mean over the seeds of MANY, against the mean over as many others."""
+    """A record that is the mean over 2, 4 ... up to MEANS trainings, against as many others."""
     figures: dict[str, float] = {}
-    for metric in METRICS:
-        some = scores(found, metric)
-        half = len(MANY)
-        pair = np.stack([some[:, :half].mean(1), some[:, half:].mean(1)], axis=1)
-        figures |= described(f"{name}_x{half}_{metric}", pair)
-    return figures | {f"{name}_x{len(MANY)}_seconds": len(MANY) * seconds(found)}
+    half, each = MEANS[name], seconds(found)
+    many = 2
+    while many <= half:
+        for metric in METRICS:
+            some = scores(found, metric)
+            first, second = some[:, :many], some[:, half : half + many]
+            pair = np.stack([first.mean(1), second.mean(1)], axis=1)
+            figures |= described(f"{name}_x{many}_{metric}", pair)
+        figures[f"{name}_x{many}_seconds"] = many * each
+        many *= 2
+    return figures
 
 
 if __name__ == "__main__":

@@ -163,9 +163,9 @@ def train(job: Job, device: str) -> Outcome:
     spec = ProxySpec(0, place.labelled, batch, job.seed)
     if setting.with_labels:
         spec = ProxySpec(0, (*place.labelled, *batch), (), job.seed)
-    start = place.weights if setting.table.start == "detector" else None
+    starts = {0: place.weights} if setting.table.start == "detector" else {}
     began = process_time() if device == "cpu" else perf_counter()
-    (result,) = trainer.train([spec], start)
+    (result,) = trainer.train([spec], starts)
     took = (process_time() if device == "cpu" else perf_counter()) - began
     if result.score is None:
         raise RuntimeError(f"a proxy failed: {result.cause}")

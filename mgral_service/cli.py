@@ -11,15 +11,15 @@ from dataclasses import replace
 from enum import StrEnum
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from mgral_service import __version__, codec, settings, wiring
+from mgral_service import __version__, codec, dry_run, settings, wiring
 from mgral_service.client import RESTING, Client, Refused
-from mgral_service.console import Display, shown_bytes, shown_hours
+from mgral_service.console import Display
 from mgral_service.domain.errors import (
     Conflict,
     InvalidInput,
@@ -27,10 +27,7 @@ from mgral_service.domain.errors import (
     NotFound,
     Unavailable,
 )
-from mgral_service.domain.specs import DatasetSpec, ExperimentSpec
-
-if TYPE_CHECKING:
-    from mgral_service.plan import Plan, StepSeconds, Stock
+from mgral_service.domain.specs import DatasetSpec
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -160,7 +157,7 @@ def run(
     device: Annotated[
         Literal["cpu", "cuda", "auto"] | None, typer.Option(help="Instead of MGRAL_DEVICE.")
     ] = None,
-    dry_run: Annotated[
+    dry: Annotated[
         bool, typer.Option("--dry-run", help="Print what FILE would cost and start nothing.")
     ] = False,
     step_seconds: Annotated[
@@ -177,9 +174,9 @@ def run(
     """
     if (file is None) == (cycle is None):
         raise typer.BadParameter("give either FILE or --cycle")
-    if cycle is not None and (dry_run or weights is not None):
+    if cycle is not None and (dry or weights is not None):
         raise typer.BadParameter("--dry-run and --weights go with FILE, not with --cycle")
-    if step_seconds is not None and not (dry_run and all(0 < x < inf for x in step_seconds)):
+    if step_seconds is not None and not (dry and all(0 < x < inf for x in step_seconds)):
         raise typer.BadParameter("--step-seconds are two numbers above 0, and go with --dry-run")
     known = settings.from_environment()
     if device is not None:
@@ -199,8 +196,8 @@ def run(
     if weights is not None:
         detector = replace(spec.cycle.detector, weights=_weights(weights))
         spec = replace(spec, cycle=replace(spec.cycle, detector=detector))
-    if dry_run:
-        _dry_run(spec, known, step_seconds)
+    if dry:
+        dry_run.show(spec, known, step_seconds, out, err)
         return
     from mgral_service.experiment import run_experiment
 
@@ -219,72 +216,6 @@ def run(
         for sentence in report.words:
             out.print(f"  {sentence}", highlight=False)
     out.print(f"selections, reports and figures: {to}")
-
-
-def _dry_run(
-    spec: ExperimentSpec, known: settings.Settings, given: tuple[float, float] | None
-) -> None:
-    """Print the plan; without `given` seconds a step, measure them first."""
-    from mgral_service import plan
-
-    with_table = "table" in wiring.strategy(spec.cycle.strategy).needs
-    stock = plan.stock_of(spec.dataset)
-    classes = stock.classes or plan.CLASSES[spec.dataset.format]
-    if given is not None:
-        seconds = plan.StepSeconds(*given, ("given by --step-seconds",))
-    else:
-        err.print("timing training steps; --step-seconds saves that ...")
-        seconds = plan.measure(spec.cycle, classes, wiring.device_of(known), with_table)
-    weights = plan.weights_checked(spec.cycle.detector, classes)
-    planned = plan.plan(spec, seconds, stock, with_table)
-    images = plan.images_kept(planned.image_bytes)
-    _print_plan(spec, stock, weights, images, seconds, planned)
-
-
-def _print_plan(
-    spec: ExperimentSpec,
-    stock: Stock,
-    weights: str,
-    images: str,
-    seconds: StepSeconds,
-    planned: Plan,
-) -> None:
-    detector, actors = spec.cycle.detector, spec.cycle.table.actors
-    facts = Table.grid(padding=(0, 2))
-    facts.add_row("experiment", f"{spec.cycle.strategy} on {spec.dataset.name}, {detector.name}")
-    facts.add_row("data", "\n".join(stock.words))
-    facts.add_row("weights", weights)
-    facts.add_row("step", "\n".join(seconds.words))
-    costs = [("detector", detector.steps, seconds.detector, planned.detector_hours)]
-    if planned.cycles[0].proxies:
-        costs.append(("proxy", planned.proxy_steps, seconds.proxy, planned.proxy_hours))
-    for name, steps, each, hours in costs:
-        words = f"{steps:,} steps of {detector.batch} images x {each:.3g} s = {shown_hours(hours)}"
-        facts.add_row(f"one {name}", words)
-    out.print(facts, highlight=False, markup=False)
-
-    names = ["cycle", "labelled before", "budget", "labelled after", "detectors", "proxies"]
-    rows = Table(*names, "device", f"wall, {actors} at once")
-    for one in planned.cycles:
-        after = one.labelled + one.budget
-        counts = (one.number, one.labelled, one.budget, after, one.fits, one.proxies)
-        times = (shown_hours(one.device_hours), shown_hours(one.wall_hours))
-        rows.add_row(*(f"{count:,}" for count in counts), *times)
-    out.print(rows)
-
-    sums = Table.grid(padding=(0, 2))
-    bought = f"{planned.annotations:,} images, and {spec.initial:,} before the first cycle"
-    sums.add_row("annotations", bought)
-    if planned.scoring is not None:
-        apart = f"{planned.scoring:,} of those {spec.initial:,} score proxies and train nothing"
-        sums.add_row("scoring", apart)
-    sums.add_row("trainings", f"{planned.trainings:,}")
-    sums.add_row("device", f"{shown_hours(planned.device_hours)} of training alone")
-    sums.add_row("wall", f"{shown_hours(planned.wall_hours)} with {actors} proxies at once")
-    sums.add_row("table", f"{shown_bytes(planned.table_bytes)} in the store")
-    sums.add_row("images", f"{images}, at {detector.size} x {detector.size} pixels")
-    sums.add_row("agent", f"{planned.iterations:,} iterations a cycle")
-    out.print(sums, highlight=False)
 
 
 @app.command()

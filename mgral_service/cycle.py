@@ -6,17 +6,13 @@ does only what is missing. Everything random comes from `spec.seed` and a purpos
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from typing import Any, Protocol
 
 import numpy as np
 
-from mgral_service.domain import design, transport
-from mgral_service.domain.arrays import IntArray
 from mgral_service.domain.boxes import Annotations, PoolObservation
 from mgral_service.domain.errors import InvalidInput, TooFewRecords
 from mgral_service.domain.lookup import LookupTable
@@ -25,40 +21,20 @@ from mgral_service.domain.ports import Detector, ProxyTrainer, Query, QueryStrat
 from mgral_service.domain.records import (
     Choice,
     CycleReport,
-    DesignedBatch,
     LookupRecord,
     PhaseTime,
     PredictedBox,
     Progress,
-    ProxySpec,
     SelectedImage,
     Selection,
     Status,
 )
-from mgral_service.domain.specs import CycleSpec, TableSpec
+from mgral_service.domain.seeds import Purpose, stream
+from mgral_service.domain.specs import CycleSpec
+from mgral_service.table import Filling
 
 PRELABEL_SCORE = 0.3  # boxes below it are not offered to annotators
 PRELABELS = 20  # an image
-
-
-class Purpose(IntEnum):
-    """What a stream of random numbers is for: one seed, no stream used twice."""
-
-    CLASSICAL = 1
-    DESIGN = 2
-    PROXY = 3
-    SELECT = 4
-    DETECTOR = 5
-    INITIAL = 6
-
-
-def stream(seed: int, purpose: Purpose) -> np.random.Generator:
-    return np.random.default_rng([seed, purpose])
-
-
-def seed_of(seed: int, purpose: Purpose) -> int:
-    """A seed in [0, 2**31) for libraries that take one number."""
-    return int(stream(seed, purpose).integers(2**31))
 
 
 class Journal(Protocol):
@@ -98,23 +74,27 @@ class Workbench:
 
 def run(bench: Workbench, journal: Journal) -> Selection:
     """From a queued cycle to a selection. Raises TooFewRecords, or what a port raises."""
-    report = replace(journal.report() or _blank_report(bench), words=())
+    report = journal.report() or _blank_report(bench)
     observation = journal.observation()
     if observation is None:
         report = _fit(bench, journal, report)
         observation, report = _observe(bench, journal, report)
     strategy = bench.strategy(bench.spec.strategy)
     query = Query(bench.spec, bench.split, observation, bench.classes)
+    filling = None
     if "table" in strategy.needs:
-        table, report = _fill_table(bench, query, journal, report)
-        query = replace(query, table=table)
+        filling = Filling(bench.cycle, query, _Crew(bench, journal), journal)
+        table, report = _fill_table(bench, filling, journal, report)
+        query = replace(query, table=table, online=filling)
     journal.enter(Status.TRAINING_AGENT)
     with _timed(journal) as elapsed:
         choice = strategy.select(query, stream(bench.spec.seed, Purpose.SELECT), journal.progress)
     made = f"{len(choice.ids)} images, chosen by {choice.strategy}"
     report = _after(report, Status.TRAINING_AGENT, elapsed(), made)
     words = choice.evidence.words if choice.evidence else (f"{choice.strategy} chose.",)
-    words = (*report.words, *words)
+    if filling is not None:
+        report = replace(report, failed_proxies=tuple(filling.failed))
+        words = (*filling.words(len(journal.records())), *words)
     journal.keep_report(replace(report, evidence=choice.evidence, words=words))
     journal.keep_agent(choice.agent, choice.strategy)
     selection = selection_of(bench.cycle, bench.spec, choice, observation, bench.classes)
@@ -195,117 +175,48 @@ def _observe(
     return observation, report
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Crew:
+    """table.Crew of a workbench."""
+
+    bench: Workbench
+    journal: Journal
+
+    @property
+    def proxies(self) -> ProxyTrainer:
+        return self.bench.proxies
+
+    def strategy(self, name: str) -> QueryStrategy:
+        return self.bench.strategy(name)
+
+    def weights(self, base: Sequence[str]) -> Weights:
+        """Those of the task detector are kept; if they are damaged or lost, it is fitted again."""
+        whole = set(base) == set(self.bench.split.labelled)
+        kept = self.journal.detector() if whole else None
+        if kept is None:
+            detector = self.bench.detector
+            detector.fit(self.bench.annotations.subset(base), self.journal.progress)
+            kept = {name: np.array(value) for name, value in detector.state().items()}
+            if whole:
+                self.journal.keep_detector(kept)
+        return kept
+
+
 def _fill_table(
-    bench: Workbench, query: Query, journal: Journal, report: CycleReport
+    bench: Workbench, filling: Filling, journal: Journal, report: CycleReport
 ) -> tuple[LookupTable, CycleReport]:
-    """Train the proxies whose records are missing; each record is kept the moment it exists."""
     journal.enter(Status.TRAINING_PROXIES)
-    spec = bench.spec
-    batches = _design(bench, query)
-    points = transport.standardise(query.observation.embeddings)
-    position = {name: at for at, name in enumerate(query.observation.ids)}
-    have = {record.index for record in journal.records()}
-    seed = seed_of(spec.seed, Purpose.PROXY)
-    start = None if spec.table.start == "initial" else _fitted(bench, journal)
-    todo = [
-        ProxySpec(
-            index,
-            tuple(bench.split.labelled),
-            one.batch,
-            seed if spec.table.common_draws else (seed + index * spec.table.repeats) % 2**31,
-        )
-        for index, one in enumerate(batches)
-        if index not in have
-    ]
-    seeds = {one.index: one.seed for one in todo}
-    failed: list[str] = []
-    done, interrupted = len(have), 0
-    with _timed(journal) as elapsed:
-        journal.progress(Progress(Status.TRAINING_PROXIES, done, len(batches)))
-        for result in bench.proxies.train(todo, start):
-            interrupted += result.interruptions > 0
-            if result.score is None or not math.isfinite(result.score):
-                failed.append(f"proxy {result.index}: {result.cause or 'non-finite score'}")
-            else:
-                one = batches[result.index]
-                rows = np.array([position[name] for name in one.batch], dtype=np.int64)
-                journal.keep_record(
-                    LookupRecord(
-                        bench.cycle,
-                        result.index,
-                        one.batch,
-                        tuple(transport.batch_sketch(points, rows).tolist()),
-                        result.score,
-                        seeds[result.index],
-                        result.seconds,
-                        one.design,
-                    )
-                )
-                done += 1
-            figures = {} if result.score is None else {"score": result.score}
-            journal.progress(Progress(Status.TRAINING_PROXIES, done, len(batches), figures))
-    records = journal.records()
-    made = f"{len(records)} records of {len(batches)}, {len(todo)} proxies trained by this driver"
-    report = replace(
-        _after(report, Status.TRAINING_PROXIES, elapsed(), made),
-        failed_proxies=tuple(failed),
-        words=table_words(len(records), spec.table, failed, interrupted),
-    )
-    journal.keep_report(report)
-    if len(records) < spec.table.least:
-        raise TooFewRecords(len(records), spec.table.least, failed[0] if failed else "none")
-    return LookupTable.of(records, query.observation.ids), report
-
-
-def table_words(
-    records: int, table: TableSpec, failed: Sequence[str], interrupted: int
-) -> tuple[str, ...]:
-    """What went wrong while the table was filled, in sentences; `failed` are causes in order."""
-    words = []
-    if failed:
-        words.append(
-            f"The table has {records} of {table.records} records: {_proxies(len(failed))} failed "
-            f"(first cause: {failed[0]}); the minimum is {table.least}."
-        )
-    if interrupted:
-        words.append(f"{_proxies(interrupted)} lost a preempted node and started over.")
-    return tuple(words)
-
-
-def _proxies(count: int) -> str:
-    return f"{count} proxy" if count == 1 else f"{count} proxies"
-
-
-def _fitted(bench: Workbench, journal: Journal) -> Weights:
-    """The task detector's weights; if they are damaged or lost, it is fitted again."""
-    kept = journal.detector()
-    if kept is None:
-        bench.detector.fit(bench.annotations.subset(bench.split.labelled), journal.progress)
-        kept = bench.detector.state()
-        journal.keep_detector(kept)
-    return kept
-
-
-def _design(bench: Workbench, query: Query) -> tuple[DesignedBatch, ...]:
-    """The M batches of the table: the same for the same spec, split and observation."""
-    spec, split = bench.spec, bench.split
-    classical: dict[str, IntArray] = {}
-    position = {name: at for at, name in enumerate(query.observation.ids)}
-    for name in design.CHEAP:
-        chosen = bench.strategy(name).select(
-            query, stream(spec.seed, Purpose.CLASSICAL), lambda progress: None
-        )
-        classical[name] = np.array([position[one] for one in chosen.ids], dtype=np.int64)
-    return design.draw(
-        spec.table.design,
-        spec.table.records,
-        spec.budget,
-        query.observation,
-        np.array([position[name] for name in split.labelled], dtype=np.int64),
-        np.array([position[name] for name in split.unlabelled], dtype=np.int64),
-        classical,
-        stream(spec.seed, Purpose.DESIGN),
-    )
+    try:
+        with _timed(journal) as elapsed:
+            table = filling.fill()
+    except TooFewRecords as error:
+        words = filling.words(error.got)
+        journal.keep_report(replace(report, failed_proxies=tuple(filling.failed), words=words))
+        raise
+    wanted = bench.spec.table.records
+    made = f"{len(table)} records of {wanted}, {filling.trained} proxies trained by this driver"
+    report = _after(report, Status.TRAINING_PROXIES, elapsed(), made)
+    return table, report
 
 
 def _test_score(bench: Workbench) -> float | None:

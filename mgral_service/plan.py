@@ -78,7 +78,8 @@ class StepSeconds:
 @dataclass(frozen=True, slots=True)
 class PlannedCycle:
     """labelled: images with labels before it, those that score proxies included; budget: images it
-    has annotated; device_hours: of all its trainings; wall_hours: with the proxies side by side.
+    has annotated; proxies: at most; device_hours: of all its trainings; wall_hours: with the
+    proxies side by side.
     """
 
     number: int
@@ -140,8 +141,11 @@ def plan(spec: ExperimentSpec, seconds: StepSeconds, stock: Stock, with_table: b
     detector_hours = detector.steps * seconds.detector / 3600
     proxy_steps = table.repeats * max(1, round(table.stop * table.steps))
     proxy_hours = proxy_steps * seconds.proxy / 3600
-    proxies = table.records if with_table else 0
+    proxies = table.records + table.online if with_table else 0
     waves = ceil(proxies / table.actors)
+    fits = FITS
+    if with_table and table.start == "detector" and table.source != "semi_supervised":
+        fits += table.rotations  # a detector of each base, for its proxies to start from
     cycles = []
     labelled = spec.initial
     for number in range(1, spec.cycles + 1):
@@ -158,10 +162,10 @@ def plan(spec: ExperimentSpec, seconds: StepSeconds, stock: Stock, with_table: b
                 number,
                 labelled,
                 budget,
-                FITS,
+                fits,
                 proxies,
-                FITS * detector_hours + proxies * proxy_hours,
-                FITS * detector_hours + waves * proxy_hours,
+                fits * detector_hours + proxies * proxy_hours,
+                fits * detector_hours + waves * proxy_hours,
             )
         )
         labelled += budget

@@ -119,6 +119,7 @@ def workbench(
     from mgral_service.cluster.proxies import RayProxyTrainer, connect
     from mgral_service.datasets.loading import load_images
     from mgral_service.detectors.local import TaskDetector
+    from mgral_service.domain.seeds import Purpose, seed_of
     from mgral_service.metrics import METRICS
 
     connect()
@@ -139,7 +140,7 @@ def workbench(
         dataset.classes,
         images,
         METRICS[spec.metric](),
-        cycle.seed_of(spec.seed, cycle.Purpose.DETECTOR),
+        seed_of(spec.seed, Purpose.DETECTOR),
         device,
     )
     shown = annotations.subset((*split.labelled, *split.scoring))
@@ -217,7 +218,8 @@ class StoredSelector:
 
 def load_ranker(cycle: str) -> Callable[[int], Selection]:
     """The ranking of a cycle's winner, from its artifacts: what a Serve replica holds."""
-    from mgral_service.cycle import Purpose, selection_of, stream
+    from mgral_service.cycle import selection_of
+    from mgral_service.domain.seeds import Purpose, stream
     from mgral_service.store.artifacts import FileArtifacts, arrays_to_observation
     from mgral_service.strategies import rerank
 

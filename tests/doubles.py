@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mgral_service.domain.boxes import Annotations, Detections, PoolObservation
-from mgral_service.domain.ports import Report, Weights
+from mgral_service.domain.ports import NOTHING, Report, Weights
 from mgral_service.domain.records import ProxyResult, ProxySpec
 
 CLASSES = ("cat", "dog", "owl")
@@ -57,22 +57,23 @@ class FakeDetector:
 
 
 class FakeProxies:
-    """A proxy's mAP is .3 plus a tenth of its batch's mean first embedding component.
+    """A proxy's mAP is .3 plus a tenth of the mean first embedding component of its batch, or of
+    its labelled images.
 
     Proxies whose index is in `bad` fail; after `dies_after` results the trainer raises. `seeds` are
-    those of the proxies by index, `start` the weights that were handed over last.
+    those of the proxies by index, `starts` the weights that were handed over last.
     """
 
     def __init__(self, bad: frozenset[int] = frozenset(), dies_after: int | None = None) -> None:
         self.trained: list[int] = []
         self.seeds: dict[int, int] = {}
-        self.start: Weights | None = None
+        self.starts: Mapping[int, Weights] = NOTHING
         self._bad, self._dies_after = bad, dies_after
 
     def train(
-        self, specs: Sequence[ProxySpec], start: Weights | None = None
+        self, specs: Sequence[ProxySpec], starts: Mapping[int, Weights] = NOTHING
     ) -> Iterator[ProxyResult]:
-        self.start = start
+        self.starts = starts
         for spec in specs:
             if self._dies_after is not None and len(self.trained) >= self._dies_after:
                 raise KeyboardInterrupt
@@ -81,5 +82,5 @@ class FakeProxies:
             if spec.index in self._bad:
                 yield ProxyResult(spec.index, None, 0.1, "made to fail")
             else:
-                gain = observation(spec.batch).embeddings[:, 0].mean()
+                gain = observation(spec.batch or spec.labelled).embeddings[:, 0].mean()
                 yield ProxyResult(spec.index, float(0.3 + 0.1 * gain), 0.1)

@@ -10,7 +10,7 @@ from mgral_service import codec, cycle, driver
 from mgral_service.domain.boxes import Annotations
 from mgral_service.domain.errors import IllegalTransition, LeaseHeld
 from mgral_service.domain.pool import PoolSplit
-from mgral_service.domain.ports import Report
+from mgral_service.domain.ports import NOTHING, Report
 from mgral_service.domain.records import (
     CycleRecord,
     CycleReport,
@@ -30,7 +30,7 @@ NAME = "cyc_0"
 SPEC = CycleSpec(
     "toy",
     budget=5,
-    table=TableSpec(records=8, min_records=4),
+    table=TableSpec(records=8, min_records=4, online=0),
     agent=AgentSpec(iterations=3, draws=4, lane=16),
 )
 
@@ -143,11 +143,10 @@ def starting_from(start: Literal["initial", "detector"]) -> CycleSpec:
 def test_proxies_start_from_the_detector_s_weights_if_told_so(tmp_path: Path) -> None:
     rig = Rig(tmp_path, starting_from("detector"))
     rig.drive()
-    assert rig.proxies.start is not None
-    assert rig.proxies.start["weight"].tolist() == [1.0] * 3
+    assert rig.proxies.starts[0]["weight"].tolist() == [1.0] * 3
     rig = Rig(tmp_path / "initial", starting_from("initial"))
     rig.drive()
-    assert rig.proxies.start is None
+    assert not rig.proxies.starts
 
 
 def test_a_restarted_driver_hands_over_the_weights_it_did_not_fit(tmp_path: Path) -> None:
@@ -158,8 +157,7 @@ def test_a_restarted_driver_hands_over_the_weights_it_did_not_fit(tmp_path: Path
     rig.detector, rig.proxies = FakeDetector(), FakeProxies()
     rig.drive()
     assert rig.detector.fits == []
-    assert rig.proxies.start is not None
-    assert rig.proxies.start["weight"].tolist() == [1.0] * 3
+    assert rig.proxies.starts[0]["weight"].tolist() == [1.0] * 3
 
 
 def test_a_detector_whose_kept_weights_are_damaged_is_fitted_again(tmp_path: Path) -> None:
@@ -171,7 +169,7 @@ def test_a_detector_whose_kept_weights_are_damaged_is_fitted_again(tmp_path: Pat
     rig.proxies = FakeProxies()
     rig.drive()
     assert rig.detector.fits == [rig.dataset.labelled] * 2
-    assert rig.proxies.start is not None
+    assert set(rig.proxies.starts) == {0}
 
 
 def test_proxies_share_a_seed_or_have_one_each_and_the_records_hold_it(tmp_path: Path) -> None:
@@ -229,7 +227,7 @@ def test_a_cancelled_cycle_is_left_alone(rig: Rig) -> None:
 
 def test_cancelling_while_proxies_train_stops_the_driver(rig: Rig) -> None:
     class Cancels(FakeProxies):
-        def train(self, specs, start=None):  # type: ignore[no-untyped-def]
+        def train(self, specs, starts=NOTHING):  # type: ignore[no-untyped-def]
             for result in super().train(specs):
                 yield result
                 record = rig.stores.cycles.get(NAME)

@@ -7,14 +7,19 @@ The walk runs in lanes that share weights; one lane is the paper's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from mgral_service.domain.arrays import FloatArray
+
+_MULTIPLE = 8  # of the walk's width: floats in a vector register; matrix products like it
+aten: Any = torch.ops.aten
 
 
 class Policy(nn.Module):
@@ -39,91 +44,117 @@ class Policy(nn.Module):
         self.outer, self.outer_bias = weight(width), weight(1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Scores [T, L] of L lanes of T images, [T, L, D]."""
-        projected = images @ self.embed + self.bias
-        decoder = (self.inner, self.inner_bias, self.outer, self.outer_bias)
+        """Scores [T, L] of L lanes of T images, [T, L, D]; the images get no gradient."""
+        width = self.dimension + 1
+        span = -(-(width + 2) // _MULTIPLE) * _MULTIPLE
+        more, spare = span - width, span - width - 2
+        entering = F.pad(self.embed.view(-1, 4, width), (0, more)).flatten(1)
+        rows = torch.cat([self.hidden, self.feed[None], self.bias[None]])
+        recurrent = F.pad(rows.view(-1, 4, width), (0, more, 0, 0, 0, spare)).flatten(1)
+        unread = self.inner.new_zeros(1, width)
+        layer = F.pad(torch.cat([self.inner, unread, self.inner_bias[None]]), (0, more, 0, spare))
+        decoder = (layer, F.pad(self.outer, (0, more)), self.outer_bias)
         walked: Any = _Walk.apply
-        states: Tensor = walked(projected, self.feed, self.hidden, *decoder)
-        return _decode(states, *decoder)
-
-
-def _decode(
-    states: Tensor, inner: Tensor, inner_bias: Tensor, outer: Tensor, bias: Tensor
-) -> Tensor:
-    """[..., H] -> [...]."""
-    return torch.relu(states @ inner + inner_bias) @ outer + bias
+        scores: Tensor = walked(images, entering, recurrent, *decoder, width)
+        return scores
 
 
 class _Walk(torch.autograd.Function):
-    """Hidden states [T, L, H] from the projected input [T, L, 4H], with a backward pass of its own.
+    """Scores [T, L] of images [T, L, D], with a backward pass of its own.
 
-    The score fed back enters as tanh(score) and carries no gradient, so the decoder's weights have
-    none here; those of `feed` and `hidden` are one product each over all steps.
+    States and weights are a little wider than H = `width`, S: products are faster so. In a state,
+    tanh of its score and a 1 follow its H units; so the feed and the biases are rows of the
+    weights. The rest is zero. The score that is fed back carries no gradient, and weights that no
+    step changes get theirs in one product over all steps.
+
+    entering [D, 4S], recurrent [S, 4S], inner [S, S], outer [S], outer_bias [1]
     """
 
     @staticmethod
     def forward(
         ctx: Any,
-        projected: Tensor,
-        feed: Tensor,
-        hidden: Tensor,
+        images: Tensor,
+        entering: Tensor,
+        recurrent: Tensor,
         inner: Tensor,
-        inner_bias: Tensor,
         outer: Tensor,
         outer_bias: Tensor,
+        width: int,
     ) -> Tensor:
-        steps, lanes, _ = projected.shape
-        width = hidden.shape[0]
-        states = projected.new_zeros(steps + 1, lanes, width)
-        cells = projected.new_zeros(steps + 1, lanes, width)
-        scores = projected.new_zeros(steps + 1, lanes)
-        gates = projected.clone()
+        steps, lanes, _ = images.shape
+        span = len(recurrent)
+        less, two = images.new_tensor([-1.0, 2.0])
+        twice = images.new_tensor([1.0, 1.0, 1.0, 2.0]).repeat_interleave(span)
+        recurring = recurrent * twice
+        gates = (images.flatten(0, 1) @ (entering * twice)).view(steps, lanes, -1)
+        states, cells = images.new_zeros(2, steps + 1, lanes, span)
+        states[..., width + 1] = 1.0
+        squashed, decoded = images.new_empty(2, steps, lanes, span)
+        scores = images.new_empty(steps, lanes)
+        enter, forget, leave, new = _each(gates.view(steps, lanes, 4, span), dim=2)
+        gate, state, cell = gates.unbind(), states.unbind(), cells.unbind()
+        squash, layer, out = squashed.unbind(), decoded.unbind(), scores.unbind()
+        unit, fed = states[..., :width].unbind(), states[..., width].unbind()
         for t in range(steps):
-            gate = gates[t]
-            gate.addmm_(states[t], hidden).addcmul_(scores[t, :, None], feed)
-            gate[:, : 3 * width].sigmoid_()
-            gate[:, 3 * width :].tanh_()
-            enter, forget, leave, new = gate.view(lanes, 4, width).unbind(1)
-            torch.addcmul(forget * cells[t], enter, new, out=cells[t + 1])
-            torch.mul(leave, torch.tanh(cells[t + 1]), out=states[t + 1])
-            decoded = _decode(states[t + 1], inner, inner_bias, outer, outer_bias)
-            torch.tanh(decoded, out=scores[t + 1])
-        ctx.save_for_backward(gates, states, cells, scores, hidden)
-        return states[1:].clone()
+            gate[t].addmm_(state[t], recurring).sigmoid_()
+            torch.add(less, new[t], alpha=2, out=new[t])
+            torch.mul(forget[t], cell[t], out=cell[t + 1]).addcmul_(enter[t], new[t])
+            torch.sigmoid(torch.mul(cell[t + 1], two, out=squash[t]), out=squash[t])
+            torch.add(less, squash[t], alpha=2, out=squash[t])
+            torch.mul(leave[t][:, :width], squash[t][:, :width], out=unit[t + 1])
+            torch.mm(state[t + 1], inner, out=layer[t]).relu_()
+            torch.addmv(outer_bias, layer[t], outer, out=out[t])
+            torch.tanh(out[t], out=fed[t + 1])
+        ctx.width = width
+        saved = images, recurrent, inner, outer, gates, states, cells, squashed, decoded
+        ctx.save_for_backward(*saved)
+        return scores
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Any) -> Any:
-        gates, states, cells, scores, hidden = ctx.saved_tensors
-        from_above = upstream[0]
-        steps, lanes, width = from_above.shape
-        slopes = torch.empty_like(gates)  # d loss / d gates before their nonlinearity
-        bends = torch.cat(
-            [
-                gates[..., : 3 * width] * (1 - gates[..., : 3 * width]),
-                1 - gates[..., 3 * width :] ** 2,
-            ],
-            dim=-1,
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        images, recurrent, inner, outer, gates, states, cells, squashed, decoded = ctx.saved_tensors
+        steps, lanes, span, width = len(images), images.shape[1], len(recurrent), ctx.width
+        by_score = upstream[0].reshape(-1)
+        by_outer = by_score @ decoded.flatten(0, 1)
+        by_layer = decoded.flatten(0, 1).sign_().mul_(outer).mul_(by_score[:, None])
+        units = (0, 0, 0, span - width)
+        by_state = (by_layer @ F.pad(inner[:width], units).t()).view_as(squashed).unbind()
+        back = F.pad(recurrent[:width], units).t()
+        by_cell, part = gates.new_zeros(2, lanes, span)
+        slope = gates.new_empty(lanes, 4 * span)
+        by_enter, by_forget, by_leave, by_new = slope.view(lanes, 4, span).unbind(1)
+        by_three = slope[:, : 3 * span]
+        enter, forget, leave, new = _each(gates.view(steps, lanes, 4, span), dim=2)
+        gate, cell, squash = gates.unbind(), cells.unbind(), squashed.unbind()
+        three = gates[..., : 3 * span].unbind()
+        for t in reversed(range(steps)):
+            if t + 1 < steps:
+                by_state[t].addmm_(gate[t + 1], back)
+            torch.mul(by_state[t], leave[t], out=part)
+            by_cell += aten.tanh_backward.grad_input(part, squash[t], grad_input=part)
+            torch.mul(by_cell, new[t], out=by_enter)
+            torch.mul(by_cell, cell[t], out=by_forget)
+            torch.mul(by_state[t], squash[t], out=by_leave)
+            torch.mul(by_cell, enter[t], out=by_new)
+            by_cell *= forget[t]
+            aten.sigmoid_backward.grad_input(by_three, three[t], grad_input=three[t])
+            aten.tanh_backward.grad_input(by_new, new[t], grad_input=new[t])
+        slopes = gates.flatten(0, 1)
+        return (
+            None,
+            images.flatten(0, 1).t() @ slopes,
+            states[:-1].flatten(0, 1).t() @ slopes,
+            states[1:].flatten(0, 1).t() @ by_layer,
+            by_outer,
+            by_score.sum()[None],
+            None,
         )
-        to_cell = gates.new_zeros(lanes, width)
-        to_state = gates.new_zeros(lanes, width)
-        back = hidden.t().contiguous()
-        for t in range(steps - 1, -1, -1):
-            to_state = to_state + from_above[t]
-            enter, forget, leave, new = gates[t].view(lanes, 4, width).unbind(1)
-            squashed = torch.tanh(cells[t + 1])
-            to_cell = to_cell + to_state * leave * (1 - squashed * squashed)
-            by_enter, by_forget, by_leave, by_new = slopes[t].view(lanes, 4, width).unbind(1)
-            torch.mul(to_cell, new, out=by_enter)
-            torch.mul(to_cell, cells[t], out=by_forget)
-            torch.mul(to_state, squashed, out=by_leave)
-            torch.mul(to_cell, enter, out=by_new)
-            slopes[t] *= bends[t]
-            to_cell = to_cell * forget
-            to_state = slopes[t] @ back
-        flat = slopes.reshape(steps * lanes, 4 * width)
-        to_feed = scores[:-1].reshape(-1) @ flat
-        to_hidden = states[:-1].reshape(-1, width).t() @ flat
-        return slopes, to_feed, to_hidden, None, None, None, None
+
+
+def _each(tensor: Tensor, dim: int) -> Iterator[tuple[Tensor, ...]]:
+    """For each index of `dim` the steps' views: taking them one by one costs as much as a step."""
+    return (one.unbind() for one in tensor.unbind(dim))
 
 
 def walk(policy: Policy, embeddings: Tensor, order: Tensor, lane: int) -> Tensor:
@@ -135,10 +166,9 @@ def walk(policy: Policy, embeddings: Tensor, order: Tensor, lane: int) -> Tensor
     count = len(order)
     lanes = 1 if lane == 0 else -(-count // lane)
     steps = -(-count // lanes)
-    padded = embeddings.new_zeros(lanes * steps, embeddings.shape[1])
-    padded[:count] = embeddings[order]
-    images = padded.view(lanes, steps, -1).transpose(0, 1).contiguous()
-    walked = policy(images).transpose(0, 1).reshape(-1)[:count]
+    places = F.pad(order, (0, lanes * steps - count)).view(lanes, steps).t().flatten()
+    images = embeddings.index_select(0, places).view(steps, lanes, -1)
+    walked = policy(images).t().flatten()[:count]
     return torch.empty_like(walked).index_copy(0, order, walked)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,12 @@ from mgral_service.domain.specs import AgentSpec
 Reward = Callable[[Sequence[IntArray]], tuple[FloatArray, FloatArray]]
 """Batches of positions in the embeddings -> mean [K] and standard deviation [K], fractions of mAP.
 """
+
+Scorer = Callable[[FloatArray], FloatArray]
+"""Standardised embeddings [n, D] -> the policy's scores [n], as it stands."""
+
+Between = Callable[[int, Scorer], bool]
+"""Called after each iteration with its number; True: the reward has changed since."""
 
 GREEDY_EVERY = 10  # E, iterations between two values of the greedy top-B
 _REPORT_EVERY = 5
@@ -53,16 +60,19 @@ def train_agent(
     report: Report,
     policy: Policy | None = None,
     patience: int | None = None,
+    between: Between | None = None,
 ) -> TrainedAgent:
     """Train on standardised embeddings [N, D], N >= 1, for batches of min(budget, N).
 
     Everything random comes from `seed`; without `policy` a fresh one is made from it. `patience`:
     stop when so many greedy values in a row brought nothing better; None: never.
     """
+
     generator = torch.Generator().manual_seed(seed)
     points = torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))
     if policy is None:
         policy = Policy(points.shape[1], generator)
+    scorer = partial(_scores, policy, spec.lane)
     size = min(budget, len(points))
     optimiser = torch.optim.Adam(policy.parameters(), lr=spec.learning_rate)
     history: list[RewardPoint] = []
@@ -90,8 +100,16 @@ def train_agent(
             report(_progress(point, best, spec.iterations))
         if best is not None and patience is not None and stalled >= patience:
             break
+        if between is not None and between(t, scorer) and best is not None:
+            value = float(_cautious(reward, [greedy(best.scores, size)], spec.caution)[0])
+            best, stalled = replace(best, value=value), 0
     assert best is not None  # the last iteration is always valued
     return TrainedAgent(best.weights, tuple(history), best.scores, best.value)
+
+
+def _scores(policy: Policy, lane: int, embeddings: FloatArray) -> FloatArray:
+    points = torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))
+    return pool_scores(policy, points, lane)
 
 
 def _temperature(spec: AgentSpec, t: int) -> float:

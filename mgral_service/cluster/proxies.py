@@ -18,7 +18,7 @@ import queue
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from ray.tune import (
 )
 
 from mgral_service.domain.errors import MgralError, ProxyFailed, Unavailable
-from mgral_service.domain.ports import ProxyTrainer, Weights
+from mgral_service.domain.ports import NOTHING, ProxyTrainer, Weights
 from mgral_service.domain.records import ProxyResult, ProxySpec
 
 logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # results and causes reach the store
@@ -58,10 +58,10 @@ class ProxyTrial(Trainable):  # type: ignore[misc]
         config: dict[str, Any],
         factory: Callable[[], ProxyTrainer] | None = None,
         specs: Sequence[ProxySpec] = (),
-        start: Weights | None = None,
+        starts: Mapping[int, Weights] = NOTHING,
     ) -> None:
         assert factory is not None
-        self._factory, self._specs, self._start = factory, specs, start
+        self._factory, self._specs, self._starts = factory, specs, starts
         self._trainer: ProxyTrainer | None = None
         self._at = config["at"]
 
@@ -74,7 +74,7 @@ class ProxyTrial(Trainable):  # type: ignore[misc]
         try:
             if self._trainer is None:  # here, not in setup, so that its errors are a proxy's too
                 self._trainer = self._factory()
-            (result,) = self._trainer.train([spec], self._start)
+            (result,) = self._trainer.train([spec], self._starts)
         except Exception as error:
             final = isinstance(error, MgralError) and not isinstance(error, Unavailable)
             cause = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
@@ -185,7 +185,7 @@ class RayProxyTrainer:
         self._max_failures, self._folder = max_failures, folder
 
     def train(
-        self, specs: Sequence[ProxySpec], start: Weights | None = None
+        self, specs: Sequence[ProxySpec], starts: Mapping[int, Weights] = NOTHING
     ) -> Iterator[ProxyResult]:
         """One result a spec, as trials end. Closing the iterator stops the trials that have not
         started. Unavailable if Tune itself cannot write.
@@ -195,7 +195,7 @@ class RayProxyTrainer:
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # no CSV beside the store
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # no tables on stdout: `verbose` alone keeps one
         stream = _Stream(specs)
-        thread = threading.Thread(target=self._run, args=(specs, start, stream), daemon=True)
+        thread = threading.Thread(target=self._run, args=(specs, starts, stream), daemon=True)
         thread.start()
         try:
             while (result := stream.results.get()) is not None:
@@ -205,10 +205,12 @@ class RayProxyTrainer:
         finally:
             stream.stop.set()
 
-    def _run(self, specs: Sequence[ProxySpec], start: Weights | None, stream: _Stream) -> None:
+    def _run(
+        self, specs: Sequence[ProxySpec], starts: Mapping[int, Weights], stream: _Stream
+    ) -> None:
         try:
             trainable = tune.with_parameters(
-                ProxyTrial, factory=self._factory, specs=tuple(specs), start=start
+                ProxyTrial, factory=self._factory, specs=tuple(specs), starts=dict(starts)
             )
             Tuner(
                 tune.with_resources(trainable, {"cpu": self._cpus, "gpu": self._gpus}),

@@ -23,7 +23,7 @@ from mgral_service.detectors.winograd import speed_up
 from mgral_service.domain.boxes import Annotations, PoolObservation
 from mgral_service.domain.curve import extrapolated
 from mgral_service.domain.errors import InvalidInput
-from mgral_service.domain.ports import Report, RewardMetric, Weights
+from mgral_service.domain.ports import NOTHING, Report, RewardMetric, Weights
 from mgral_service.domain.records import Progress, ProxyResult, ProxySpec, Status
 from mgral_service.domain.specs import DetectorSpec, TableSpec
 
@@ -116,7 +116,7 @@ class TaskDetector:
 
 class LocalProxyTrainer:
     """ports.ProxyTrainer: one proxy after the other. A result depends on its ProxySpec and on
-    `start` alone.
+    `starts` alone.
 
     annotations  of the labelled and the scoring images at least, original pixels
     scoring      ids that score proxies; never trained on
@@ -148,7 +148,7 @@ class LocalProxyTrainer:
             self._bank = FeatureBank(self._net, images, annotations, table.views)
 
     def train(
-        self, specs: Sequence[ProxySpec], start: Weights | None = None
+        self, specs: Sequence[ProxySpec], starts: Mapping[int, Weights] = NOTHING
     ) -> Iterator[ProxyResult]:
         """In the order given. A proxy whose loss is no number gives a result without score; other
         errors rise.
@@ -158,6 +158,7 @@ class LocalProxyTrainer:
             score, cause = None, None
             try:
                 seeds = range(spec.seed, spec.seed + self._table.repeats)
+                start = starts.get(spec.rotation)
                 score = float(np.mean([self._score(replace(spec, seed=s), start) for s in seeds]))
             except TrainingDiverged as error:
                 cause = str(error)

@@ -33,7 +33,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 logger = logging.getLogger(__name__)
 
 
-class Unavailable(Exception):
+class NoKernel(Exception):
     """Why the kernel cannot run here."""
 
 
@@ -60,17 +60,17 @@ def kernel() -> CDLL | None:
     """The compiled kernel, or None where it cannot be had: the log says why."""
     try:
         return load()
-    except (Unavailable, OSError) as reason:
+    except (NoKernel, OSError) as reason:
         logger.info("convolutions stay direct, without Winograd's algorithm: %s", reason)
         return None
 
 
 def load() -> CDLL:
-    """Compiled unless it was before. Unavailable, or OSError, says what is missing."""
+    """Compiled unless it was before. NoKernel, or OSError, says what is missing."""
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
-        raise Unavailable("the processor has no AVX2")
+        raise NoKernel("the processor has no AVX2")
     if not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
-        raise Unavailable("this torch is built without MKL")
+        raise NoKernel("this torch is built without MKL")
     key = hashlib.sha256(SOURCE.read_bytes() + repr((FLAGS, torch.__version__)).encode())
     file = Path(torch.hub.get_dir()) / "mgral" / f"winograd-{key.hexdigest()[:16]}.so"
     if not file.exists():
@@ -86,7 +86,7 @@ def compile_to(file: Path) -> None:
     """Processes that do it at once each move a whole library into place."""
     compiler = shutil.which("g++")
     if compiler is None:
-        raise Unavailable("there is no g++")
+        raise NoKernel("there is no g++")
     libraries = Path(torch.__file__).parent / "lib"
     linked = [*libraries.glob("libgomp*"), libraries / "libtorch_cpu.so"]  # one pool of threads
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def compile_to(file: Path) -> None:
             text=True,
         )
         if ran.returncode:
-            raise Unavailable(f"g++ cannot compile it: {ran.stderr.strip()}")
+            raise NoKernel(f"g++ cannot compile it: {ran.stderr.strip()}")
         made.replace(file)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
+from scipy.cluster.vq import kmeans2
 from scipy.spatial.distance import cdist
 
 from mgral_service.domain.acquisition import class_evidence, image_entropy, nearest_distance
@@ -14,8 +17,10 @@ from mgral_service.domain.boxes import Detections, PoolObservation
 from mgral_service.domain.transport import standardise
 
 COMPONENTS = 16
+WORDS = 16
 _REFERENCES = 128  # images of the pool whose distance to the batch measures coverage
-_SEED = 7919  # of the choice of references; part of the feature's meaning
+_SEED = 7919  # of references and words; part of the features' meaning
+_TYPICAL = 128  # batches that stand for a uniform one
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,13 +84,26 @@ def principal_components(points: FloatArray, count: int) -> FloatArray:
     return np.asarray(centred @ chosen / np.sqrt(values[first[0]]))
 
 
-class BatchFeatures:
-    """Features [F] of a batch of an observation's images; `names` [F] says what they are.
+def visual_words(components: FloatArray) -> FloatArray:
+    """[N, W] membership in the clusters of the components [N, P]: W = min(WORDS, N / 4) at most."""
+    count = min(WORDS, len(components) // 4)
+    if count < 2 or not components.shape[1]:
+        return np.zeros((len(components), 0))
+    source = np.random.default_rng(_SEED)
+    centres, _ = kmeans2(components, count, iter=20, minit="++", seed=source, missing="warn")
+    nearest = cdist(components, centres).argmin(axis=1)
+    words = np.eye(count)[nearest]
+    return np.asarray(words[:, words.any(axis=0)])
 
-    Additive ones are means over the batch of per-image numbers (components, uncertainty, novelty).
-    The class histogram is ln(1 + expected objects in labelled images and batch), class by class;
-    `spread` is the variance of the components within the batch; `coverage` the mean distance from a
-    sample of the pool to its nearest image of labelled and batch together.
+
+class BatchFeatures:
+    """Features [F] of a batch of an observation's images beside labelled ones; `names` [F] says
+    what they are.
+
+    Additive ones are means over the batch of per-image numbers (components, visual words,
+    uncertainty, novelty). The class histogram is ln(1 + expected objects in labelled images and
+    batch), class by class; `spread` is the variance of the components within the batch; `coverage`
+    the mean distance from a sample of the pool to its nearest image of labelled and batch together.
     """
 
     def __init__(
@@ -93,26 +111,44 @@ class BatchFeatures:
     ) -> None:
         columns = image_columns(observation, labelled, len(classes))
         self.columns = columns
-        self._images = np.concatenate(
-            [columns.components, columns.uncertainty, columns.novelty[:, None]], axis=1
-        )
+        words = visual_words(columns.components)
+        self._static = np.concatenate([columns.components, words, columns.uncertainty], axis=1)
         self._energy = (columns.components**2).sum(axis=1)
-        self._paid = columns.evidence[labelled].sum(axis=0)
         total = len(observation.ids)
         sample = np.random.default_rng(_SEED).permutation(total)[:_REFERENCES]
-        references = columns.points[sample]
-        self._reach = cdist(columns.points, references).astype(np.float32)
-        self._before = (
-            self._reach[labelled].min(axis=0)
-            if len(labelled)
-            else np.full(len(sample), np.inf, dtype=np.float32)
-        )
+        self._reach = cdist(columns.points, columns.points[sample]).astype(np.float32)
         self.names = (
             *(f"component {at + 1}" for at in range(columns.components.shape[1])),
+            *(f"visual word {at + 1}" for at in range(words.shape[1])),
             *("entropy mean", "entropy max", "entropy sum", "novelty"),
             *(f"objects of {name}" for name in classes),
             *("spread", "coverage"),
         )
+        self._stand_beside(labelled, columns.novelty)
+
+    def beside(self, labelled: IntArray) -> Self:
+        """The same features of batches beside other labelled images (positions)."""
+        other = copy(self)
+        points = self.columns.points
+        other._stand_beside(labelled, nearest_distance(points, points[labelled]))
+        return other
+
+    def _stand_beside(self, labelled: IntArray, novelty: FloatArray) -> None:
+        self.labelled = labelled
+        self._images = np.concatenate([self._static, novelty[:, None]], axis=1)
+        self._paid = self.columns.evidence[labelled].sum(axis=0)
+        self._before = (
+            self._reach[labelled].min(axis=0)
+            if len(labelled)
+            else np.full(self._reach.shape[1], np.inf, dtype=np.float32)
+        )
+
+    def typical(self, size: int) -> FloatArray:
+        """[F] expected of a uniform batch of `size` images that are not labelled."""
+        pool = np.setdiff1d(np.arange(len(self._images)), self.labelled)
+        rng = np.random.default_rng(_SEED)
+        batches = [rng.permutation(pool)[:size] for _ in range(_TYPICAL)]
+        return np.asarray(self(batches).mean(axis=0))
 
     def __call__(self, batches: Sequence[IntArray]) -> FloatArray:
         """[K, F] of batches, each an array of positions of one image or more."""

@@ -10,18 +10,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from mgral_service.domain.arrays import FloatArray, IntArray
-from mgral_service.domain.records import LookupRecord
+from mgral_service.domain.records import LookupRecord, Source
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LookupTable:
     """Records as arrays, ordered by index.
 
-    batches   M arrays of positions in the observation's ids
-    sketches  [M, F] quantile sketches (domain/transport.py)
-    scores    [M] measured mAP, fractions
-    designs   what drew each batch
-    indices   [M] record indices; seconds [M] each proxy's training time
+    batches    M arrays of positions in the observation's ids
+    sketches   [M, F] quantile sketches (domain/transport.py)
+    scores     [M] measured mAP, fractions
+    designs    what drew each batch
+    indices    [M] record indices; seconds [M] each proxy's training time
+    sources    what each record measures; rotations [M] beside which base
+    weights    [M] in [0, 1], how far each record counts
+    bases      positions of the labelled images of each rotation, 0: all; without any, the table is
+               of rotation 0 alone
     """
 
     batches: tuple[IntArray, ...]
@@ -30,40 +34,70 @@ class LookupTable:
     designs: tuple[str, ...]
     indices: IntArray
     seconds: FloatArray
+    sources: tuple[Source, ...]
+    rotations: IntArray
+    weights: FloatArray
+    bases: tuple[IntArray, ...] = ()
 
     def __len__(self) -> int:
         return len(self.batches)
 
+    @property
+    def groups(self) -> IntArray:
+        """[M] a number for each source and rotation: records of a group share a level."""
+        seen = [source == "hindsight" for source in self.sources]
+        return 2 * self.rotations + np.array(seen, dtype=np.int64)
+
+    def deviations(self) -> FloatArray:
+        """[M] scores less the weighted mean of their group (the plain one where nothing counts)."""
+        centred = self.scores.copy()
+        for group in np.unique(self.groups):
+            rows = self.groups == group
+            counts = self.weights[rows]
+            centred[rows] -= np.average(centred[rows], weights=counts if counts.any() else None)
+        rounding = 1e-12 * np.abs(self.scores).max(initial=0.0)
+        return np.where(np.abs(centred) > rounding, centred, 0.0)
+
+    @property
+    def level(self) -> float:
+        """Mean score of the pool's records, or without any that counts, of those that do: what
+        deviations are told against.
+        """
+        own = np.where(self.rotations == 0, self.weights, 0.0)
+        counts = own if own.any() else self.weights
+        return float(np.average(self.scores, weights=counts if counts.any() else None))
+
     @classmethod
-    def of(cls, records: Sequence[LookupRecord], ids: Sequence[str]) -> LookupTable:
+    def of(
+        cls,
+        records: Sequence[LookupRecord],
+        ids: Sequence[str],
+        bases: Sequence[Sequence[str]] = (),
+    ) -> LookupTable:
         """From stored records; `ids` are the observation's. KeyError for a record of images not
         observed.
         """
         ordered = sorted(records, key=lambda record: record.index)
         position = {name: at for at, name in enumerate(ids)}
+
+        def place(names: Sequence[str]) -> IntArray:
+            return np.array([position[name] for name in names], dtype=np.int64)
+
         return cls(
-            tuple(
-                np.array([position[name] for name in record.batch], dtype=np.int64)
-                for record in ordered
-            ),
+            tuple(place(record.batch) for record in ordered),
             np.array([record.sketch for record in ordered], dtype=np.float64),
             np.array([record.score for record in ordered], dtype=np.float64),
             tuple(record.design for record in ordered),
             np.array([record.index for record in ordered], dtype=np.int64),
             np.array([record.seconds for record in ordered], dtype=np.float64),
+            tuple(record.source for record in ordered),
+            np.array([record.rotation for record in ordered], dtype=np.int64),
+            np.ones(len(ordered)),
+            tuple(place(base) for base in bases),
         )
 
 
 TOUCHING = 1e-9  # a nearer record counts as this far, embedding units
-
-
-@dataclass(frozen=True, slots=True)
-class MapEstimate:
-    """value: fraction of mAP; support: records it rests on; effective: their number by weight."""
-
-    value: float
-    support: int
-    effective: float
 
 
 def record_weights(distances: FloatArray, cutoff: float) -> FloatArray | None:
@@ -73,23 +107,6 @@ def record_weights(distances: FloatArray, cutoff: float) -> FloatArray | None:
         return None
     weights = np.where(near, 1.0 / np.maximum(distances, TOUCHING), 0.0)
     return np.asarray(weights / weights.sum())
-
-
-def estimate_map(distances: FloatArray, maps: FloatArray, cutoff: float) -> MapEstimate | None:
-    """Inverse-distance mean over the records nearer than `cutoff`; None if there are none
-    (MGRAL, section 3.5).
-
-    distances [M]  from batch to record, Wasserstein, embedding units, >= 0
-    maps      [M]  fraction in [0, 1]
-    """
-    weights = record_weights(distances, cutoff)
-    if weights is None:
-        return None
-    return MapEstimate(
-        float(weights @ maps),
-        support=int(np.count_nonzero(weights)),
-        effective=float(1.0 / (weights @ weights)),
-    )
 
 
 def query_cutoff(distances: FloatArray) -> float:

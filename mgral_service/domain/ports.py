@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ from mgral_service.domain.records import (
     Choice,
     CycleRecord,
     DatasetRecord,
+    DesignedBatch,
     Event,
     LookupRecord,
     Progress,
@@ -26,6 +28,7 @@ from mgral_service.domain.records import (
     ProxySpec,
     Reliability,
     Selection,
+    Source,
 )
 from mgral_service.domain.specs import CycleSpec
 
@@ -34,9 +37,38 @@ Report = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Site:
+    """Where a proposed batch may come from: `size` of `images` (ids), with or without labels."""
+
+    images: tuple[str, ...]
+    size: int
+    source: Source
+    rotation: int
+
+
+class OnlineTable(Protocol):
+    """The table while a strategy works: batches it proposes are trained beside it."""
+
+    @property
+    def sites(self) -> tuple[Site, ...]: ...
+    @property
+    def left(self) -> int:
+        """Batches that may still be proposed."""
+        ...
+
+    def submit(self, batches: Sequence[DesignedBatch]) -> None:
+        """Start training proxies on them. What was submitted before must have been joined."""
+        ...
+
+    def join(self) -> LookupTable:
+        """Wait for the batches submitted last; the whole table with what they gave."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Query:
     """All that a strategy may look at. `observation` covers split.labelled and split.unlabelled;
-    `table` only if needed.
+    `table` and `online` only if needed.
     """
 
     spec: CycleSpec
@@ -44,6 +76,7 @@ class Query:
     observation: PoolObservation
     classes: tuple[str, ...]
     table: LookupTable | None = None
+    online: OnlineTable | None = None
 
 
 class QueryStrategy(Protocol):
@@ -63,14 +96,17 @@ Weights = Mapping[str, np.ndarray[Any, Any]]
 """A detector's, by name."""
 
 
+NOTHING: Mapping[int, Weights] = MappingProxyType({})
+
+
 class ProxyTrainer(Protocol):
     def train(
-        self, specs: Sequence[ProxySpec], start: Weights | None = None
+        self, specs: Sequence[ProxySpec], starts: Mapping[int, Weights] = NOTHING
     ) -> Iterator[ProxyResult]:
         """Results in the order of completion; a proxy that fails for good gives a result without
         score.
 
-        start: weights every proxy starts from; None: the initial ones
+        starts: weights that the proxies of a rotation start from; others from the initial ones
         """
         ...
 

@@ -158,26 +158,36 @@ class Event:
 # --- the table ------------------------------------------------------------------------------------
 
 
+Source = Literal["semi_supervised", "hindsight"]
+"""What a record measures: a batch without its labels (the paper), or with them."""
+
+
 @dataclass(frozen=True, slots=True)
 class DesignedBatch:
-    """A batch to train a proxy on, and the design that drew it ("tilted", "uniform" or a strategy's
-    name).
+    """A batch to train a proxy on, and what drew it: "tilted", "uniform", a strategy's name, or
+    "agent".
+
+    rotation  0: of the pool, beside all labelled images; r: of labelled images, beside the r-th
+              base (domain/hindsight.py)
     """
 
     batch: tuple[str, ...]
     design: str
+    source: Source = "semi_supervised"
+    rotation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ProxySpec:
     """One proxy to train: on `labelled` with labels and `batch` without, everything random from
-    `seed`.
+    `seed`. rotation: see DesignedBatch; it names the weights to start from.
     """
 
     index: int
     labelled: tuple[str, ...]
     batch: tuple[str, ...]
     seed: int
+    rotation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +219,8 @@ class LookupRecord:
     seed: int
     seconds: float
     design: str
-    source: Literal["semi_supervised"] = "semi_supervised"
+    source: Source = "semi_supervised"
+    rotation: int = 0
 
 
 # --- what a cycle gives ---------------------------------------------------------------------------
@@ -290,7 +301,7 @@ class RewardPoint:
 @dataclass(frozen=True, slots=True)
 class TablePoint:
     """A record as the report shows it; `estimated` is the value model's answer with this record
-    left out.
+    left out; `weight` in [0, 1] is how far it counted.
     """
 
     index: int
@@ -298,6 +309,8 @@ class TablePoint:
     measured: float
     estimated: float
     seconds: float
+    source: Source = "semi_supervised"
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +324,8 @@ class Evidence:
     misses: int  # rewards read where the table had no record near enough
     agent_overlap: float  # share of the final batch that the agent's greedy top-B holds as well
     words: tuple[str, ...]  # the same, in sentences
+    fidelity: Reliability | None = None  # of records without labels, where some had a twin with
+    online: int = 0  # records of batches that the agent proposed while it learned
 
 
 @dataclass(frozen=True, slots=True, eq=False)

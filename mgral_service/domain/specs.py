@@ -146,10 +146,18 @@ class TableSpec:
     actors          proxies trained at the same time; cpus and gpus: each one's share, fractions
                     allowed
     max_failures    retries of one proxy; a preempted node is none
-    value_model     "ridge" or "idw" (inverse distance, the paper)
+    source          what a record measures: "semi_supervised", a batch of the pool without labels
+                    (the paper); "hindsight", a batch of labelled images with their labels
+                    (domain/hindsight.py); "both", the first weighted by how well it agrees with the
+                    second
+    rotations       ways in which hindsight records divide the labelled images, in turns
+    online          most proxies trained while the agent learns, on batches that it proposes
+    value_model     "ridge", "gp", "idw" (inverse distance, the paper) or "onehot" (its first
+                    version)
     distance        of "idw": "sliced" or "exact" Wasserstein
     cutoff          of "idw": records nearer than mean - 1 sd of the "query"'s or the "table"'s
-                    distances count
+                    distances count; "predictive": all do, and the estimate's own standard deviation
+                    says where the table knows too little
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -170,9 +178,12 @@ class TableSpec:
     cpus: float = 1.0
     gpus: float = 0.0
     max_failures: int = 2
-    value_model: Literal["ridge", "idw"] = "ridge"
+    source: Literal["semi_supervised", "hindsight", "both"] = "both"
+    rotations: int = 2
+    online: int = 8
+    value_model: Literal["ridge", "gp", "idw", "onehot"] = "ridge"
     distance: Literal["sliced", "exact"] = "sliced"
-    cutoff: Literal["query", "table"] = "query"
+    cutoff: Literal["query", "table", "predictive"] = "query"
 
     def __post_init__(self) -> None:
         _require("table.records", self.records >= 4, "must be 4 or more")
@@ -202,6 +213,8 @@ class TableSpec:
         _require("table.cpus", self.cpus > 0, "must be above 0")
         _require("table.gpus", self.gpus >= 0, "must be 0 or more")
         _require("table.max_failures", self.max_failures >= 0, "must be 0 or more")
+        _require("table.rotations", self.rotations >= 1, "must be 1 or more")
+        _require("table.online", self.online >= 0, "must be 0 or more")
 
     @property
     def least(self) -> int:
@@ -222,6 +235,8 @@ class AgentSpec:
     temperature  tau at the first and the last iteration
     caution      beta: predictive standard deviations taken off a reward
     entropy      eta, weight of the entropy bonus
+    clusters     the policy scores so many clusters of the pool first and then the images of the
+                 best ones (agent/hierarchy.py); 0: all images
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -234,6 +249,7 @@ class AgentSpec:
     temperature: tuple[float, float] = (1.0, 0.3)
     caution: float = 0.5
     entropy: float = 1e-3
+    clusters: int = 0
 
     def __post_init__(self) -> None:
         _require("agent.iterations", self.iterations >= 1, "must be 1 or more")
@@ -246,6 +262,7 @@ class AgentSpec:
         _require("agent.memory", 0 <= self.memory < 1, "must lie in [0, 1)")
         _require("agent.lane", self.lane >= 0, "must be 0 (one lane) or more")
         _require("agent.learning_rate", 0 < self.learning_rate < 1, "must lie between 0 and 1")
+        _require("agent.clusters", self.clusters >= 0, "must be 0 (none) or more")
         _require("agent.temperature", min(self.temperature) > 0, "both must be above 0")
 
 
@@ -258,6 +275,8 @@ class CycleSpec:
     metric           the reward: "ap50", "ap" (COCO), "voc07" (11-point), "voc12" (area), all at
                      fractions
     when_uninformed  what selects when the reward's reliability interval reaches zero
+    choice           "portfolio": the best of the agent's batch and its rivals', or when_uninformed;
+                     "agent": always the agent's batch, as the paper has it
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -267,6 +286,7 @@ class CycleSpec:
     strategy: str = "mgral"
     metric: Literal["ap50", "ap", "voc07", "voc12"] = "ap50"
     when_uninformed: str = "entropy_coreset"
+    choice: Literal["portfolio", "agent"] = "portfolio"
     detector: DetectorSpec = field(default_factory=DetectorSpec)
     table: TableSpec = field(default_factory=TableSpec)
     agent: AgentSpec = field(default_factory=AgentSpec)

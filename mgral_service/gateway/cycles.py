@@ -152,7 +152,7 @@ def _check(ports: GatewayPorts, spec: CycleSpec) -> None:
 def _progress(ports: GatewayPorts, record: CycleRecord) -> Progress | None:
     """Of the phase the cycle is in; None if nobody reported any yet."""
     if record.status is Status.TRAINING_PROXIES:
-        done = ports.stores.table.count(record.id)
+        done = min(ports.stores.table.count(record.id), record.spec.table.records)
         return Progress(record.status, done, record.spec.table.records)
     event = ports.stores.events.last(record.id, "progress")
     if event is None or event.data.get("phase") != record.status:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from mgral_service.domain.hindsight import LEAST_LABELLED
 from mgral_service.domain.records import Candidate, Evidence
 from mgral_service.domain.specs import CycleSpec
 from mgral_service.strategies.reasons import spoken
+
+_TOO_FEW = f" There are fewer than {LEAST_LABELLED} labelled images, too few for hindsight records."
 
 
 def tell(evidence: Evidence, spec: CycleSpec, winner: str) -> tuple[str, ...]:
@@ -13,10 +16,13 @@ def tell(evidence: Evidence, spec: CycleSpec, winner: str) -> tuple[str, ...]:
         line
         for line in (
             _table(evidence),
+            _source(evidence, spec),
+            _fidelity(evidence),
             _honesty(evidence, spec, winner),
             _portfolio(evidence, spec),
             _agent(evidence),
             _overlap(evidence, winner),
+            _online(evidence),
             _misses(evidence),
         )
         if line
@@ -31,6 +37,45 @@ def _table(evidence: Evidence) -> str:
     )
 
 
+def _source(evidence: Evidence, spec: CycleSpec) -> str:
+    """Which of the two rewards spoke."""
+    counted = [point for point in evidence.table if point.weight > 0]
+    with_labels = sum(point.source == "hindsight" for point in counted)
+    if with_labels == len(counted):
+        return (
+            f"Hindsight spoke: the {with_labels} proxies that count were trained on batches of "
+            "labelled images with their labels."
+        )
+    if with_labels:
+        trust = min(point.weight for point in counted)
+        return (
+            f"Both rewards spoke: {with_labels} proxies trained on labelled batches with their "
+            f"labels, and {len(counted) - with_labels} on batches of the pool without labels, each "
+            f"counting {trust:.2f} of one of those."
+        )
+    wanted = "" if spec.table.source == "semi_supervised" else _TOO_FEW
+    return (
+        f"The surrogate spoke: all proxies were trained on batches of the pool without "
+        f"labels.{wanted}"
+    )
+
+
+def _fidelity(evidence: Evidence) -> str:
+    found = evidence.fidelity
+    if found is None:
+        return ""
+    verdict = (
+        "so batches without labels were taken into account"
+        if found.informed
+        else "so batches without labels were not asked"
+    )
+    return (
+        f"Measured on {found.records} batches both ways, a proxy that sees a batch without labels "
+        f"ranks it as its labels do with Spearman {found.spearman:.2f} (95 % interval "
+        f"{found.low:.2f} to {found.high:.2f}): {verdict}."
+    )
+
+
 def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
     rank = evidence.reliability
     measured = (
@@ -39,15 +84,20 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
     )
     if rank.informed:
         return f"The reward was informative: {measured}."
+    because = (
+        "The agent chose all the same, as choice = 'agent' says."
+        if spec.choice == "agent"
+        else f"So {spoken(winner)} chose, as when_uninformed = {spec.when_uninformed!r} says."
+    )
     return (
-        f"The reward carried no information this cycle: {measured}, which reaches zero. "
-        f"So {spoken(winner)} chose, as when_uninformed = {spec.when_uninformed!r} says."
+        f"The reward carried no information this cycle: {measured}, which reaches zero. {because}"
     )
 
 
 def _portfolio(evidence: Evidence, spec: CycleSpec) -> str:
     first, *rest = evidence.candidates
-    won = "won" if evidence.reliability.informed else "would have won"
+    portfolio = evidence.reliability.informed and spec.choice == "portfolio"
+    won = "won" if portfolio else "would have won"
     opening = (
         f"Of {len(evidence.candidates)} candidate batches {spoken(first.name)} {won} by estimated "
         f"{spec.metric} less {spec.agent.caution:g} standard deviations: {_figure(first)}"
@@ -82,6 +132,12 @@ def _overlap(evidence: Evidence, winner: str) -> str:
     if winner == "agent":
         return ""
     return f"The agent's own batch shares {100 * evidence.agent_overlap:.0f} % of these images."
+
+
+def _online(evidence: Evidence) -> str:
+    if not evidence.online:
+        return ""
+    return f"{evidence.online} batches that it proposed were trained while it learned."
 
 
 def _misses(evidence: Evidence) -> str:

@@ -14,19 +14,22 @@ from typing import Any
 import numpy as np
 
 from mgral_service.agent.policy import score
-from mgral_service.agent.reinforce import TrainedAgent, greedy, train_agent
+from mgral_service.agent.reinforce import Between, TrainedAgent, greedy, train_agent
 from mgral_service.domain.acquisition import top_b
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.hindsight import weigh
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import Query, Report, ValueModel
-from mgral_service.domain.records import Candidate, Choice, Evidence, TablePoint
+from mgral_service.domain.records import Candidate, Choice, Evidence, Reliability, TablePoint
+from mgral_service.domain.ridge import Ridge
 from mgral_service.domain.specs import CycleSpec
-from mgral_service.domain.value import VALUE_MODELS, Ridge
+from mgral_service.domain.value import VALUE_MODELS
 from mgral_service.strategies.account import tell
 from mgral_service.strategies.classical import Pick, choose
+from mgral_service.strategies.proposals import Proposals
 from mgral_service.strategies.reasons import explain
 from mgral_service.strategies.view import PoolView, Ranking
 
@@ -68,53 +71,94 @@ class Mgral:
             known = ", ".join(self._rivals)
             raise InvalidInput("when_uninformed", f"must be one of {known}")
         view = PoolView(query.split, query.observation, query.classes)
-        table = _table_of(query, view)
         seeds = _Seeds.draw(rng)
         build = VALUE_MODELS[spec.table.value_model]
-        model = build(view.observation, view.labelled, view.classes, spec.table)
-        model.fit(table)
+        reward = _Reward(
+            build(view.observation, view.labelled, view.classes, spec.table), view, seeds.bootstrap
+        )
+        reward.fit(_table_of(query))
         rankings = _pick_all(self._rivals, view, spec.budget, seeds)
-        agent = _train(view, model, spec, seeds, report)
-        rankings = {**_learned(view, agent, model, spec.budget), **rankings}
-        candidates = _valued(rankings, model, spec.agent.caution)
-        reliability = model.reliability(np.random.default_rng(seeds.bootstrap))
+        agent = _train(query, view, reward, seeds, report)
+        rankings = {**_learned(view, agent, reward.model, spec.budget), **rankings}
+        candidates = _valued(rankings, reward.model, spec.agent.caution)
+        reliability = reward.model.reliability(np.random.default_rng(seeds.bootstrap))
         winner = candidates[0].name if reliability.informed else spec.when_uninformed
+        if spec.choice == "agent":
+            winner = AGENT
         chosen = rankings[winner]
         overlap = np.isin(chosen.positions, rankings[AGENT].positions).mean()
         evidence = Evidence(
             reliability,
             candidates,
             agent.history,
-            _points(table, model),
-            model.misses,
+            reward.points(),
+            reward.model.misses,
             float(overlap),
             (),
+            reward.fidelity,
+            sum(design == AGENT for design in reward.table.designs),
         )
         others = {name: one.positions for name, one in rankings.items() if name != winner}
         return Choice(
             winner,
             view.names(chosen.positions),
             chosen.scores,
-            explain(view, winner, chosen, others),
-            _arrays(agent, model, view),
+            explain(view, winner, chosen, others, reward.table),
+            _arrays(agent, reward.model, view),
             replace(evidence, words=tell(evidence, spec, winner)),
         )
 
 
-def _table_of(query: Query, view: PoolView) -> LookupTable:
-    """The query's table with batches as positions in the view."""
-    table = query.table
-    if table is None or len(table) < 2:
+class _Reward:
+    """A value model and the table it was fitted to last, batches as positions in the view.
+
+    fidelity  of records without labels (domain/hindsight.py)
+    """
+
+    def __init__(self, model: ValueModel, view: PoolView, seed: int) -> None:
+        self.model = model
+        self.table: LookupTable
+        self.fidelity: Reliability | None = None
+        self._view, self._seed = view, seed
+
+    def fit(self, table: LookupTable) -> None:
+        """To a table whose positions are those of the query's observation."""
+        moved = self._view.move(table)
+        self.table, self.fidelity = weigh(moved, np.random.default_rng(self._seed))
+        self.model.fit(self.table)
+
+    def __call__(self, batches: Sequence[IntArray]) -> tuple[FloatArray, FloatArray]:
+        """Of batches of unlabelled images (positions among those)."""
+        return self.model.estimate([self._view.unlabelled[batch] for batch in batches])
+
+    def promise(self, batches: Sequence[IntArray]) -> FloatArray:
+        """Upper confidence bounds [K] of batches of the view."""
+        means, sds = self.model.estimate(batches)
+        return means + sds
+
+    def points(self) -> tuple[TablePoint, ...]:
+        table = self.table
+        return tuple(
+            TablePoint(
+                int(table.indices[at]),
+                table.designs[at],
+                float(table.scores[at]),
+                float(estimated),
+                float(table.seconds[at]),
+                table.sources[at],
+                float(table.weights[at]),
+            )
+            for at, estimated in enumerate(self.model.left_out())
+        )
+
+
+def _table_of(query: Query) -> LookupTable:
+    if query.table is None or len(query.table) < 2:
         raise InvalidInput(
             "table",
             "mgral needs two trained proxies or more: train them, or choose another",
         )
-    place = {name: at for at, name in enumerate(view.ids)}
-    to_view = np.array([place.get(name, -1) for name in query.observation.ids], dtype=np.int64)
-    batches = tuple(to_view[batch] for batch in table.batches)
-    if any((batch < 0).any() for batch in batches):
-        raise InvalidInput("table", "holds images that are in no role of this cycle's pool")
-    return replace(table, batches=batches)
+    return query.table
 
 
 def _pick_all(
@@ -127,13 +171,25 @@ def _pick_all(
 
 
 def _train(
-    view: PoolView, model: ValueModel, spec: CycleSpec, seeds: _Seeds, report: Report
+    query: Query, view: PoolView, reward: _Reward, seeds: _Seeds, report: Report
 ) -> TrainedAgent:
-    def reward(batches: Sequence[IntArray]) -> tuple[FloatArray, FloatArray]:
-        return model.estimate([view.unlabelled[batch] for batch in batches])
-
+    spec, online = query.spec, query.online
+    between: Between | None = None
+    if online is not None and online.left:
+        between = Proposals(
+            online,
+            view.points,
+            view.places,
+            reward.promise,
+            reward.fit,
+            spec.agent.temperature[1],
+            spec.agent.iterations,
+            np.random.default_rng([seeds.agent, 1]),
+        )
     points = view.points[view.unlabelled]
-    return train_agent(points, reward, spec.budget, spec.agent, seeds.agent, report)
+    return train_agent(
+        points, reward, spec.budget, spec.agent, seeds.agent, report, between=between
+    )
 
 
 def _learned(
@@ -163,20 +219,6 @@ def _valued(
         for name, mean, sd in zip(rankings, means, sds, strict=True)
     ]
     return tuple(sorted(valued, key=lambda one: one.sd * caution - one.value))
-
-
-def _points(table: LookupTable, model: ValueModel) -> tuple[TablePoint, ...]:
-    return tuple(
-        TablePoint(int(index), design, float(measured), float(estimated), float(seconds))
-        for index, design, measured, estimated, seconds in zip(
-            table.indices,
-            table.designs,
-            table.scores,
-            model.left_out(),
-            table.seconds,
-            strict=True,
-        )
-    )
 
 
 def _arrays(

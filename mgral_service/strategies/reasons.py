@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.lookup import LookupTable
 from mgral_service.strategies.view import PoolView, Ranking
 
 _SPOKEN = {
@@ -20,6 +22,7 @@ _SPOKEN = {
     "entropy_coreset": "entropy and core-set distance",
 }
 _TOP_CLASSES = 3
+_RECORDS = 2  # named for an image
 _LEAST_EVIDENCE = 0.1  # expected objects; weaker classes are not worth a word
 
 
@@ -29,12 +32,18 @@ def spoken(name: str) -> str:
 
 
 def explain(
-    view: PoolView, winner: str, ranking: Ranking, rivals: Mapping[str, IntArray]
+    view: PoolView,
+    winner: str,
+    ranking: Ranking,
+    rivals: Mapping[str, IntArray],
+    table: LookupTable | None = None,
 ) -> tuple[str, ...]:
-    """[b] sentences: rank and score, uncertainty, novelty, predicted classes, rivals that agree.
+    """[b] sentences: rank and score, uncertainty, novelty, predicted classes, the nearest records
+    of `table` (positions in the view), rivals that agree.
 
     `rivals` are other strategies' picks by name; without any, that part is left out.
     """
+    near = _nearest_records(view, ranking.positions, table)
     pool = view.unlabelled
     doubt = _percentiles(view.entropy.mean[pool], view.entropy.mean)
     new = _percentiles(view.novelty[pool], view.novelty)
@@ -42,11 +51,30 @@ def explain(
     return tuple(
         f"Rank {rank} of {len(ranking.positions)} by {spoken(winner)} (score {score:.3g}): "
         f"{_doubt(view, at, doubt[at])}, {_distance(view, at, new[at])}, "
-        f"{_classes(view, at)}{_agreement(at, taken)}."
+        f"{_classes(view, at)}{near[rank - 1]}{_agreement(at, taken)}."
         for rank, (at, score) in enumerate(
             zip(ranking.positions.tolist(), ranking.scores.tolist(), strict=True), start=1
         )
     )
+
+
+def _nearest_records(
+    view: PoolView, positions: IntArray, table: LookupTable | None
+) -> tuple[str, ...]:
+    """[b] of each image: the batches whose mean embedding is nearest to it, and what they gained
+    over the others of their kind.
+    """
+    if table is None or not table.weights.any():
+        return ("",) * len(positions)
+    counted = np.flatnonzero(table.weights > 0)
+    centres = np.stack([view.points[table.batches[at]].mean(axis=0) for at in counted])
+    gains = table.deviations()[counted]
+    order = cdist(view.points[positions], centres).argsort(axis=1, kind="stable")
+    words = []
+    for row in order[:, :_RECORDS]:
+        told = [f"{table.indices[counted[at]]} ({gains[at]:+.3f})" for at in row.tolist()]
+        words.append(f", its nearest records are {_listed(told)}")
+    return tuple(words)
 
 
 def _percentiles(pool: FloatArray, values: FloatArray) -> FloatArray:

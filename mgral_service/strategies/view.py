@@ -4,7 +4,8 @@ matters.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +20,7 @@ from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.features import aligned_detections
+from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.transport import standardise
 
@@ -50,6 +52,8 @@ class PoolView:
                 raise InvalidInput(f"image {name}", "is in the pool but was not observed")
         self.ids = tuple(ids)
         self.classes = classes
+        self._place = {name: at for at, name in enumerate(ids)}
+        self._observed = observation.ids
         self.observation = observation.subset(ids)
         open_ids = set(split.unlabelled)
         is_open = np.array([name in open_ids for name in ids], dtype=np.bool_)
@@ -71,6 +75,20 @@ class PoolView:
     def evidence(self) -> FloatArray:
         """[N, C] expected objects of each class."""
         return class_evidence(aligned_detections(self.observation), len(self.classes))
+
+    def places(self, names: Sequence[str]) -> IntArray:
+        """Positions of ids; KeyError for one that is not here."""
+        return np.array([self._place[name] for name in names], dtype=np.int64)
+
+    def move(self, table: LookupTable) -> LookupTable:
+        """A table over the query's observation, as positions here; InvalidInput for images that
+        have no role in the split.
+        """
+        moved = np.array([self._place.get(name, -1) for name in self._observed], dtype=np.int64)
+        batches = tuple(moved[batch] for batch in table.batches)
+        if any((batch < 0).any() for batch in batches):
+            raise InvalidInput("table", "holds images that are in no role of this cycle's pool")
+        return replace(table, batches=batches, bases=tuple(moved[base] for base in table.bases))
 
     def names(self, positions: IntArray) -> tuple[str, ...]:
         return tuple(self.ids[at] for at in positions)

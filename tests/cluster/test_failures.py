@@ -12,7 +12,7 @@ import pytest
 
 from mgral_service.cluster.proxies import RayProxyTrainer
 from mgral_service.domain.errors import DatasetRefused, Unavailable
-from mgral_service.domain.ports import Weights
+from mgral_service.domain.ports import NOTHING, Weights
 from mgral_service.domain.records import ProxyResult, ProxySpec
 
 pytestmark = pytest.mark.cluster
@@ -83,7 +83,7 @@ class FaultyTrainer:
         self._marks = marks
 
     def train(
-        self, specs: Sequence[ProxySpec], start: Weights | None = None
+        self, specs: Sequence[ProxySpec], starts: Mapping[int, Weights] = NOTHING
     ) -> Iterator[ProxyResult]:
         for spec in specs:
             with (self._marks / f"{spec.index}").open("a") as mark:

@@ -1,7 +1,7 @@
 """A node that the cloud takes back: a cluster of two workers on this machine loses one of them."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from ray._private.worker import global_worker
 from ray.cluster_utils import Cluster
 
 from mgral_service.cluster.proxies import RayProxyTrainer
-from mgral_service.domain.ports import Weights
+from mgral_service.domain.ports import NOTHING, Weights
 from mgral_service.domain.records import ProxyResult, ProxySpec
 
 pytestmark = pytest.mark.cluster
@@ -29,7 +29,7 @@ class HangingTrainer:
         self._marks = marks
 
     def train(
-        self, specs: Sequence[ProxySpec], start: Weights | None = None
+        self, specs: Sequence[ProxySpec], starts: Mapping[int, Weights] = NOTHING
     ) -> Iterator[ProxyResult]:
         for spec in specs:
             mark = self._marks / f"{spec.index}"

@@ -1,5 +1,5 @@
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 
 from mgral_service.cluster.proxies import RayProxyTrainer, cause_of
 from mgral_service.domain.errors import Unavailable
-from mgral_service.domain.ports import Weights
+from mgral_service.domain.ports import NOTHING, Weights
 from mgral_service.domain.records import ProxyResult, ProxySpec
 
 pytestmark = pytest.mark.cluster
@@ -20,7 +20,7 @@ class TenthTrainer:
         self._marks = marks
 
     def train(
-        self, specs: Sequence[ProxySpec], start: Weights | None = None
+        self, specs: Sequence[ProxySpec], starts: Mapping[int, Weights] = NOTHING
     ) -> Iterator[ProxyResult]:
         for spec in specs:
             (self._marks / f"trained-{spec.index}").write_text(f"{os.getpid()}")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 
 from mgral_service.cluster.proxies import RayProxyTrainer
 from mgral_service.detectors.local import LocalProxyTrainer, TaskDetector
@@ -30,24 +28,13 @@ def local() -> LocalProxyTrainer:
     )
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """A local Ray of two CPUs without dashboard."""
-    ray.init(
-        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
-        object_store_memory=200 * 2**20, _node_ip_address="127.0.0.1",
-    )  # fmt: skip
-    yield
-    ray.shutdown()
-
-
 @pytest.fixture(params=["double", "local", pytest.param("ray", marks=pytest.mark.cluster)])
 def trainer(request: pytest.FixtureRequest, tmp_path: Path) -> ProxyTrainer:
     if request.param == "double":
         return FakeProxies()
     if request.param == "local":
         return local()
-    request.getfixturevalue("cluster")
+    request.getfixturevalue("ray_cluster")
     return RayProxyTrainer(local, 2, 1.0, 0.0, 0, tmp_path)
 
 
@@ -62,7 +49,7 @@ def scores(
     trainer: ProxyTrainer, specs: list[ProxySpec], start: Weights | None
 ) -> dict[int, float]:
     found = {}
-    for result in trainer.train(specs, start):
+    for result in trainer.train(specs, {} if start is None else {0: start}):
         assert result.score is not None, result.cause
         assert result.seconds >= 0
         assert result.index not in found

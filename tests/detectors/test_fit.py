@@ -138,10 +138,11 @@ class Point(DetectorNet):
         self.register_buffer("anchors", torch.zeros(1, 4))
 
     def initialise(self, seed: int) -> None:
-        raise NotImplementedError
+        for weight in self.parameters():
+            nn.init.zeros_(weight)
 
     def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
-        raise NotImplementedError
+        self.load_state_dict(weights)
 
     def learning_rates(self) -> list[tuple[list[nn.Parameter], float]]:
         return [([self.w], 1.0), ([self.s], 0.5)]

@@ -47,7 +47,9 @@ class Script:
 
 
 def score_of(trainer: LocalProxyTrainer, start: Weights | None = None) -> float:
-    (result,) = trainer.train([ProxySpec(0, LABELLED, POOL[:4], 7)], start)
+    (result,) = trainer.train(
+        [ProxySpec(0, LABELLED, POOL[:4], 7)], {} if start is None else {0: start}
+    )
     assert result.score is not None
     return result.score
 

@@ -12,9 +12,11 @@ from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.features import BatchFeatures
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.ports import ValueModel
+from mgral_service.domain.reliability import rank_reliability
+from mgral_service.domain.ridge import Ridge
 from mgral_service.domain.specs import TableSpec
-from mgral_service.domain.transport import fixed_directions, standardise
-from mgral_service.domain.value import VALUE_MODELS, InverseDistance, Ridge, rank_reliability
+from mgral_service.domain.transport import standardise
+from mgral_service.domain.value import VALUE_MODELS
 from tests.domain.pools import CLASSES, divide, mean_of, measure, observe
 
 SEEN = observe(200)
@@ -39,6 +41,9 @@ def without(table: LookupTable, at: int) -> LookupTable:
         batches=tuple(batch for batch, kept in zip(table.batches, keep, strict=True) if kept),
         sketches=table.sketches[keep],
         scores=table.scores[keep],
+        sources=tuple(one for one, kept in zip(table.sources, keep, strict=True) if kept),
+        rotations=table.rotations[keep],
+        weights=table.weights[keep],
     )
 
 
@@ -46,17 +51,13 @@ def ridge() -> Ridge:
     return Ridge(BatchFeatures(SEEN, LABELLED, CLASSES))
 
 
-def inverse(
-    distance: Literal["sliced", "exact"] = "sliced", cutoff: Literal["query", "table"] = "query"
-) -> InverseDistance:
-    return InverseDistance(POINTS, fixed_directions(POINTS.shape[1]), distance, cutoff)
-
-
-@pytest.fixture(params=["ridge", "idw", "idw-exact", "idw-table"])
+@pytest.fixture(params=["ridge", "gp", "idw", "idw-exact", "idw-table", "onehot"])
 def model(request: pytest.FixtureRequest) -> ValueModel:
     spec = {
         "ridge": TableSpec(value_model="ridge"),
+        "gp": TableSpec(value_model="gp"),
         "idw": TableSpec(value_model="idw"),
+        "onehot": TableSpec(value_model="onehot"),
         "idw-exact": TableSpec(value_model="idw", distance="exact"),
         "idw-table": TableSpec(value_model="idw", cutoff="table"),
     }[request.param]
@@ -107,23 +108,6 @@ def test_a_planted_additive_value_is_found_by_the_ridge() -> None:
     assert np.corrcoef(values, POINTS[:, 0])[0, 1] > 0.9
 
 
-def test_inverse_distance_finds_some_of_it() -> None:
-    model = inverse()
-    model.fit(table_of(60))
-    fresh = table_of(40, seed=9)
-    assert spearmanr(model.estimate(fresh.batches)[0], fresh.scores)[0] > 0.3
-
-
-@pytest.mark.parametrize("at", [0, 7])
-def test_left_out_equals_fitting_again_without_the_record(at: int) -> None:
-    table = table_of(14)
-    model = inverse()
-    model.fit(table)
-    again = inverse()
-    again.fit(without(table, at))
-    assert model.left_out()[at] == pytest.approx(again.estimate([table.batches[at]])[0][0])
-
-
 def test_left_out_of_the_ridge_equals_solving_again_without_the_record() -> None:
     table, at = table_of(14), 3
     features = BatchFeatures(SEEN, LABELLED, CLASSES)
@@ -151,30 +135,6 @@ def test_the_ridge_is_less_sure_far_from_its_records() -> None:
     assert sd[1] > sd[0]
 
 
-def test_a_batch_that_no_record_is_near_counts_as_a_miss() -> None:
-    model = inverse(cutoff="table")
-    table = table_of(12)
-    model.fit(table)
-    mean, sd = model.estimate([np.argsort(POINTS.sum(axis=1))[-20:]])
-    assert model.misses == 1
-    assert mean == pytest.approx([table.scores.mean()])
-    assert sd == pytest.approx([table.scores.std()])
-    model.left_out()
-    assert model.misses == 1
-
-
-def test_a_record_itself_is_read_back() -> None:
-    model = inverse()
-    table = table_of(12)
-    model.fit(table)
-    assert model.estimate([table.batches[4]])[0] == pytest.approx([table.scores[4]], abs=1e-6)
-
-
-def test_sketches_of_another_make_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="another version"):
-        inverse().fit(replace(table_of(12), sketches=np.zeros((12, 3))))
-
-
 def test_a_ridge_needs_two_records() -> None:
     table = table_of(4)
     for at in (0, 0, 0):
@@ -188,9 +148,11 @@ def test_fewer_than_three_records_rank_nothing() -> None:
     assert (answer.spearman, answer.low, answer.high) == (0.0, -1.0, 1.0)
 
 
-@pytest.mark.parametrize("name", ["ridge", "idw"])
-def test_pure_noise_is_rarely_called_informative(name: str) -> None:
-    spec = TableSpec(value_model="ridge" if name == "ridge" else "idw")
+@pytest.mark.parametrize("name", ["ridge", "gp", "idw", "onehot"])
+def test_pure_noise_is_rarely_called_informative(
+    name: Literal["ridge", "gp", "idw", "onehot"],
+) -> None:
+    spec = TableSpec(value_model=name)
     model = VALUE_MODELS[name](SEEN, LABELLED, CLASSES, spec)
     table = table_of(24)
     fooled = 0

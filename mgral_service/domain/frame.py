@@ -1,0 +1,62 @@
+"""Records and proposed batches in one frame of reference, so that what was learnt beside some
+labelled images speaks of a batch beside others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.features import BatchFeatures
+from mgral_service.domain.lookup import LookupTable
+
+
+class Frame:
+    """Batch features less the mean of their group, in units of the records' spread.
+
+    rows     [M, F] of the records; a feature that never varied is 0
+    weights  [M] of the records
+    size     images of a batch, on average
+    A proposed batch is told against the pool's records, or without any against a uniform batch.
+    """
+
+    def __init__(self, features: BatchFeatures, table: LookupTable) -> None:
+        """InvalidInput for a table of fewer than two records that count."""
+        self.weights = table.weights
+        if int(np.count_nonzero(self.weights)) < 2:
+            raise InvalidInput("table", "fewer than two records count: it needs two or more")
+        self._features = features
+        self.size = round(float(np.mean([len(batch) for batch in table.batches])))
+        raw = _of_records(features, table)
+        centred = raw.copy()
+        for group in np.unique(table.groups):
+            rows = table.groups == group
+            counts = self.weights[rows]
+            centred[rows] -= np.average(raw[rows], axis=0, weights=counts if counts.any() else None)
+        spread = np.sqrt(np.average(centred**2, axis=0, weights=self.weights))
+        varies = spread > 1e-9 * np.maximum(np.abs(raw).max(axis=0), 1.0)
+        self.scale = np.where(varies, spread, np.inf)
+        self.rows = centred / self.scale
+        own = (table.rotations == 0) & (self.weights > 0)
+        self._reference = (
+            np.average(raw[own], axis=0, weights=self.weights[own])
+            if own.any()
+            else features.typical(self.size)
+        )
+
+    def place(self, batches: Sequence[IntArray]) -> FloatArray:
+        """[K, F] of batches of the pool."""
+        return (self._features(batches) - self._reference) / self.scale
+
+
+def _of_records(features: BatchFeatures, table: LookupTable) -> FloatArray:
+    """[M, F] raw, each batch beside the base of its rotation."""
+    raw = np.zeros((len(table), len(features.names)))
+    for rotation in np.unique(table.rotations):
+        rows = np.flatnonzero(table.rotations == rotation)
+        own = features if rotation == 0 else features.beside(table.bases[rotation])
+        raw[rows] = own([table.batches[row] for row in rows])
+    return raw

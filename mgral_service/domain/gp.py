@@ -1,0 +1,159 @@
+"""A Gaussian process over batch features: linear plus RBF, fitted by marginal likelihood.
+
+Estimates and scores are fractions of mAP; batches are positions in the observation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import null_space
+from scipy.spatial.distance import cdist
+
+from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.features import BatchFeatures
+from mgral_service.domain.frame import Frame
+from mgral_service.domain.lookup import LookupTable
+from mgral_service.domain.records import Reliability
+from mgral_service.domain.reliability import table_reliability
+
+_BENDS = (0.0, 0.25, 0.5, 0.75)  # share of the RBF in the kernel
+_LENGTHS = (0.5, 1.0, 2.0)  # of the RBF, median distances between records
+_NOISES = np.logspace(-2, 2, 9)  # variance of the noise, signal variances
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shape:
+    """A kernel's shape, decomposed once for all scores: what is left when group levels are free.
+
+    basis  [M, E] eigenvectors of the records' covariance among the contrasts of each group
+    values [E] its eigenvalues, signal variance 1
+    """
+
+    bend: float
+    length: float
+    basis: FloatArray
+    values: FloatArray
+
+
+class GaussianProcess:
+    """y = level of the group + f(x) + noise / weight, f ~ GP(0, linear + RBF).
+
+    The kernel's shape, its variance and the noise are those of the highest restricted marginal
+    likelihood on a grid, so levels cost no optimism. An estimate is the gain over the frame's
+    reference, f(x) - f(0), with its standard deviation.
+    """
+
+    def __init__(self, features: BatchFeatures) -> None:
+        self.misses = 0  # it answers everywhere; its standard deviation says how well
+        self._features = features
+
+    def fit(self, table: LookupTable) -> None:
+        """Fit to two records or more that count; InvalidInput for fewer."""
+        self._table, self._frame = table, Frame(self._features, table)
+        self._kept = np.flatnonzero(table.weights > 0)
+        self._rows = rows = self._frame.rows[self._kept]
+        self._root = np.sqrt(table.weights[self._kept])
+        apart = cdist(rows, rows)
+        self._unit = float(np.median(apart[np.triu_indices(len(rows), 1)])) or 1.0
+        contrasts = self._contrasts()
+        self._shapes = [
+            _decomposed(self._kernel(rows, rows, bend, length), self._root, contrasts, bend, length)
+            for bend in _BENDS
+            for length in (_LENGTHS if bend > 0 else _LENGTHS[:1])
+        ]
+        scores = table.deviations()[self._kept] * self._root
+        best = max(self._likelihoods(scores[None]), key=lambda one: float(one[0][0]))
+        _, self._shape, self._noise = best
+        inner = self._shape.basis.T @ scores
+        divided = 1.0 / (self._shape.values + self._noise)
+        self._variance = float(inner**2 @ divided) / max(len(inner), 1)  # of the signal
+        self._precision = (self._shape.basis * divided) @ self._shape.basis.T
+        self._alpha = self._precision @ scores
+
+    def _contrasts(self) -> FloatArray:
+        """[M, E] orthonormal, without a level of any group."""
+        groups = self._table.groups[self._kept]
+        levels = np.stack([(groups == group) * self._root for group in np.unique(groups)], axis=1)
+        return np.asarray(null_space(levels.T))
+
+    def _kernel(
+        self, first: FloatArray, second: FloatArray, bend: float, length: float
+    ) -> FloatArray:
+        """[A, B] of signal variance about 1."""
+        linear = first @ second.T / max(first.shape[1], 1)
+        if bend == 0:
+            return np.asarray(linear)
+        near = np.exp(-0.5 * (cdist(first, second) / (length * self._unit)) ** 2)
+        return np.asarray((1.0 - bend) * linear + bend * near)
+
+    def _likelihoods(self, scores: FloatArray) -> Iterator[tuple[FloatArray, _Shape, float]]:
+        """([R] log likelihood of weighted scores [R, M], shape, noise) over the grid; the signal's
+        variance is its best one.
+        """
+        for shape in self._shapes:
+            squares = (scores @ shape.basis) ** 2
+            count = max(squares.shape[1], 1)
+            for noise in _NOISES:
+                total = shape.values + noise
+                variance = np.maximum((squares / total).sum(axis=1) / count, 1e-300)
+                yield -0.5 * (count * np.log(variance) + np.log(total).sum()), shape, float(noise)
+
+    def _leave_out(self, deviations: FloatArray) -> FloatArray:
+        """[R, M] left-out estimates for rows of deviations [R, M], each with the kernel of its own
+        highest likelihood: residual i is (P y)_i / P_ii.
+        """
+        scores = deviations[:, self._kept] * self._root
+        best = np.full((len(scores), 1), -np.inf)
+        errors = np.zeros_like(scores)
+        for likelihood, shape, noise in self._likelihoods(scores):
+            better = likelihood[:, None] > best
+            divided = 1.0 / (shape.values + noise)
+            error = ((scores @ shape.basis) * divided) @ shape.basis.T
+            error /= np.maximum((shape.basis**2) @ divided, 1e-300)
+            errors = np.where(better, error, errors)
+            best = np.maximum(best, likelihood[:, None])
+        left_out = np.zeros_like(deviations)
+        left_out[:, self._kept] = deviations[:, self._kept] - errors / self._root
+        return left_out
+
+    def estimate(self, batches: Sequence[IntArray]) -> tuple[FloatArray, FloatArray]:
+        """Mean [K] and standard deviation [K]."""
+        placed = self._frame.place(batches)
+        gain, variance = self._gain(placed)
+        level = self._noise / self._table.weights.sum()
+        return self._table.level + gain, np.sqrt(self._variance * (variance + level))
+
+    def _gain(self, placed: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """f(x) - f(0) at features [K, F]: mean [K], and variance [K] in signal variances."""
+        rows, bend, length = self._rows, self._shape.bend, self._shape.length
+        origin = np.zeros((1, rows.shape[1]))
+        cross = self._kernel(placed, rows, bend, length) - self._kernel(origin, rows, bend, length)
+        cross = cross * self._root
+        to_origin = self._kernel(placed, origin, bend, length)[:, 0]
+        linear = (placed**2).sum(axis=1) / max(rows.shape[1], 1)
+        before = (1.0 - bend) * linear + 2.0 * bend - 2.0 * to_origin
+        known = ((cross @ self._precision) * cross).sum(axis=1)
+        return cross @ self._alpha, np.maximum(before - known, 0.0)
+
+    def left_out(self) -> FloatArray:
+        """[M] each record from all others, without a refit of the kernel."""
+        table = self._table
+        deviations = table.deviations()
+        left_out = self._leave_out(deviations[None])[0]
+        gain = np.where(table.weights > 0, left_out, self._gain(self._frame.rows)[0])
+        return np.asarray(table.scores - deviations + gain)
+
+    def reliability(self, rng: np.random.Generator) -> Reliability:
+        """Rank correlation of what left-out estimates say beyond the mean with the measurements."""
+        return table_reliability(self._table, self._leave_out, rng)
+
+
+def _decomposed(
+    kernel: FloatArray, root: FloatArray, contrasts: FloatArray, bend: float, length: float
+) -> _Shape:
+    covariance = contrasts.T @ (kernel * root[:, None] * root) @ contrasts
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    return _Shape(bend, length, contrasts @ vectors, np.maximum(values, 0.0))

@@ -1,0 +1,93 @@
+"""How far a value model's estimates can be trusted: the rank correlation of left-out estimates with
+measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.stats import rankdata
+
+from mgral_service.domain.arrays import FloatArray
+from mgral_service.domain.lookup import LookupTable
+from mgral_service.domain.records import Reliability
+
+_RESAMPLES = 1000
+
+
+def table_reliability(
+    table: LookupTable,
+    leave_out: Callable[[FloatArray], FloatArray],
+    rng: np.random.Generator,
+) -> Reliability:
+    """How left-out estimates rank the records that count in full.
+
+    `leave_out` maps rows of deviations [R, M] to rows of left-out estimates [R, M].
+    """
+    full = table.weights >= table.weights.max()
+    deviations = table.deviations()
+
+    def beyond(rows: FloatArray) -> FloatArray:
+        scores = np.tile(deviations, (len(rows), 1))
+        scores[:, full] = rows
+        return _beyond_mean(leave_out(scores), scores, table)[:, full]
+
+    return rank_reliability(beyond, deviations[full], rng)
+
+
+def rank_reliability(
+    estimate: Callable[[FloatArray], FloatArray], measured: FloatArray, rng: np.random.Generator
+) -> Reliability:
+    """Spearman's rho between estimates that were made without a record and its measurement, [M].
+
+    `estimate` maps rows of measurements [R, M] to rows of such estimates [R, M]; the mean of other
+    records must not be in them (`table_reliability`). The 95 % interval covers two: the percentile
+    interval of a bootstrap over records, and rho less what reshuffled measurements reach. The
+    bootstrap alone is too narrow, because left-out estimates share records: with it, pure noise
+    passed for informative in 6 to 13 tables of 100.
+    Where measurements or estimates are constant, or records fewer than three, nothing can be
+    ranked: 0, from -1 to 1.
+    """
+    count = len(measured)
+    if count < 3 or _constant(measured):
+        return Reliability(count, 0.0, -1.0, 1.0)
+    estimates = estimate(measured[None])
+    if _constant(estimates):
+        return Reliability(count, 0.0, -1.0, 1.0)
+    rho = float(_spearman(estimates, measured[None])[0])
+    drawn = rng.integers(count, size=(_RESAMPLES, count))
+    resampled = np.quantile(_spearman(estimates[0][drawn], measured[drawn]), [0.025, 0.975])
+    shuffled = rng.permuted(np.tile(measured, (_RESAMPLES, 1)), axis=1)
+    chance = _spearman(estimate(shuffled), shuffled)
+    by_chance = rho - np.quantile(chance, [0.975, 0.025])
+    low, high = min(resampled[0], by_chance[0]), max(resampled[1], by_chance[1])
+    return Reliability(count, rho, max(float(low), -1.0), min(float(high), 1.0))
+
+
+def _constant(values: FloatArray) -> bool:
+    return bool(np.ptp(values) <= 1e-9 * max(float(np.abs(values).max()), 1e-300))
+
+
+def _spearman(first: FloatArray, second: FloatArray) -> FloatArray:
+    """[R] row by row of [R, M] and [R, M]; 0 where a row is constant."""
+    a, b = (rankdata(values, axis=1) for values in (first, second))
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    size = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return np.asarray((a * b).sum(axis=1) / np.where(size > 0, size, 1.0))
+
+
+def _beyond_mean(left_out: FloatArray, scores: FloatArray, table: LookupTable) -> FloatArray:
+    """[R, M] left-out estimates less the mean of the group's other records.
+
+    That mean is the lower the higher the record itself is: leaving it in would make a model that
+    knows nothing look reliably wrong, where it should look silent.
+    """
+    weights = np.maximum(table.weights, 1e-300)
+    others = (table.groups[:, None] == table.groups) * weights
+    np.fill_diagonal(others, 0.0)
+    total = others.sum(axis=1, keepdims=True)
+    others /= np.where(total > 0, total, 1.0)
+    beyond = left_out - scores @ others.T
+    noise = 1e-9 * np.maximum(np.ptp(scores, axis=1, keepdims=True), 1e-300)
+    return np.asarray(np.where(np.abs(beyond) < noise, 0.0, beyond))

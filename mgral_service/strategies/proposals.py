@@ -1,0 +1,85 @@
+"""The online table: batches that the agent proposes are trained while it goes on learning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import ceil
+
+import numpy as np
+
+from mgral_service.agent.reinforce import Scorer
+from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.design import gumbel_top
+from mgral_service.domain.lookup import LookupTable
+from mgral_service.domain.ports import OnlineTable, Site
+from mgral_service.domain.records import DesignedBatch
+
+ROUNDS = 2
+_DRAWS = 32  # from which the most promising are proposed
+
+
+class Proposals:
+    """A `reinforce.Between`: proposes in ROUNDS, spread over the training, and joins each at the
+    next one, so that what is learnt does not depend on how fast proxies train.
+
+    place     positions of ids in the embeddings [N, D] that the policy scores
+    promise   of batches of the pool: upper confidence bounds [K]
+    refit     takes the grown table
+    """
+
+    def __init__(
+        self,
+        online: OnlineTable,
+        points: FloatArray,
+        place: Callable[[Sequence[str]], IntArray],
+        promise: Callable[[Sequence[IntArray]], FloatArray],
+        refit: Callable[[LookupTable], None],
+        temperature: float,
+        iterations: int,
+        rng: np.random.Generator,
+    ) -> None:
+        self._online, self._points, self._place = online, points, place
+        self._promise, self._refit = promise, refit
+        self._temperature, self._rng = temperature, rng
+        self._each = ceil(online.left / ROUNDS)
+        self._times = {iterations * (turn + 1) // (ROUNDS + 2) for turn in range(ROUNDS + 1)}
+        self._waiting = False
+
+    def __call__(self, iteration: int, scorer: Scorer) -> bool:
+        if iteration not in self._times:
+            return False
+        changed = self._waiting
+        if self._waiting:
+            self._refit(self._online.join())
+        batches = [] if iteration == max(self._times) else self._proposed(scorer)
+        self._waiting = bool(batches)
+        if batches:
+            self._online.submit(batches)
+        return changed
+
+    def _proposed(self, scorer: Scorer) -> list[DesignedBatch]:
+        """The sites taking turns, each image set once."""
+        sites, count = self._online.sites, min(self._each, self._online.left)
+        found: list[DesignedBatch] = []
+        for at, site in enumerate(sites):
+            found += self._of_site(site, len(range(at, count, len(sites))), scorer)
+        return found
+
+    def _of_site(self, site: Site, count: int, scorer: Scorer) -> list[DesignedBatch]:
+        """Draws of the policy: of the pool those of the highest upper confidence bound, of a
+        reservoir (whose labels are known) the greedy one and then as they come.
+        """
+        rows = self._place(site.images)
+        scores = scorer(self._points[rows]) / self._temperature
+        draws = [np.argsort(-scores, kind="stable")[: site.size]]
+        draws += [gumbel_top(scores, site.size, self._rng) for _ in range(_DRAWS)]
+        if site.rotation == 0:
+            order = np.argsort(-self._promise([rows[draw] for draw in draws]), kind="stable")
+            draws = [draws[at] for at in order]
+        distinct = {frozenset(draw.tolist()): draw for draw in reversed(draws)}
+        return [
+            DesignedBatch(
+                tuple(site.images[at] for at in draw), "agent", site.source, site.rotation
+            )
+            for draw in list(reversed(distinct.values()))[:count]
+        ]

@@ -1,0 +1,285 @@
+"""Filling the table of a cycle: which batches, beside which labelled images, and their proxies.
+
+Records of the pool's batches without labels are the paper's; hindsight records are of labelled
+images (domain/hindsight.py). With both, hindsight records and the twins that measure the surrogate
+come first, and what they show decides what the rest of the table is. Re-entrant: designs follow
+from the cycle's seed and the records that exist, and a record is kept the moment it exists.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from mgral_service.domain import design, hindsight, transport
+from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.errors import TooFewRecords
+from mgral_service.domain.lookup import LookupTable
+from mgral_service.domain.ports import ProxyTrainer, Query, QueryStrategy, Site, Weights
+from mgral_service.domain.records import DesignedBatch, LookupRecord, Progress, ProxySpec, Status
+from mgral_service.domain.seeds import Purpose, seed_of, stream
+
+
+class Ledger(Protocol):
+    """Where records go; every call raises once the cycle's driver lost it."""
+
+    def progress(self, progress: Progress) -> None: ...
+    def records(self) -> tuple[LookupRecord, ...]: ...
+    def keep_record(self, record: LookupRecord) -> None: ...
+
+
+class Crew(Protocol):
+    """Who works at the table."""
+
+    @property
+    def proxies(self) -> ProxyTrainer: ...
+    def strategy(self, name: str) -> QueryStrategy: ...
+    def weights(self, base: Sequence[str]) -> Weights:
+        """Of a detector fitted on these labelled images."""
+        ...
+
+
+class Filling:
+    """The table of one cycle while it grows; also the OnlineTable of its strategy.
+
+    failed       causes, in order
+    interrupted  proxies that lost a preempted node
+    trained      proxies trained by this process
+    """
+
+    def __init__(self, cycle: str, query: Query, crew: Crew, ledger: Ledger) -> None:
+        self.failed: list[str] = []
+        self.interrupted = self.trained = 0
+        self._cycle, self._query, self._crew, self._ledger = cycle, query, crew, ledger
+        spec = query.spec
+        self._spec, self._seed = spec.table, spec.seed
+        labelled = tuple(query.split.labelled)
+        self._divisions = hindsight.divisions(
+            labelled,
+            spec.budget,
+            spec.table.rotations,
+            stream(spec.seed, Purpose.DIVISION),
+        )
+        self.bases = (labelled, *(one.base for one in self._divisions))
+        self._shares = hindsight.shares(spec.table, bool(self._divisions))
+        self._points = transport.standardise(query.observation.embeddings)
+        self._position = {name: at for at, name in enumerate(query.observation.ids)}
+        self._starts: dict[int, Weights] = {}
+        self._submitted: threading.Thread | None = None
+        self._broken: BaseException | None = None
+        self._next = spec.table.records  # index of the next proposed batch
+
+    # --- before the strategy ----------------------------------------------------------------------
+
+    def fill(self) -> LookupTable:
+        """Train the proxies whose records are missing. TooFewRecords if too many fail for good."""
+        count = self._shares
+        first = self._hindsight(count.hindsight, 0)
+        picked = np.linspace(0, len(first) - 1, count.twins).round().astype(int)
+        twins = [replace(first[at], source="semi_supervised") for at in picked]
+        self._train(0, [*first, *twins])
+        self._train(len(first) + len(twins), self._rest(len(first) + len(twins)))
+        table = self._table()
+        if len(table) < self._spec.least:
+            first_cause = self.failed[0] if self.failed else "none"
+            raise TooFewRecords(len(table), self._spec.least, first_cause)
+        return table
+
+    def _rest(self, before: int) -> list[DesignedBatch]:
+        """Of the pool, or more hindsight if the surrogate is not worth it."""
+        if not self._shares.rest:
+            return []
+        if self._divisions and not self._surrogate_speaks(before):
+            return self._hindsight(self._shares.rest, 1)
+        return self._drawn(self._query, self._shares.rest, stream(self._seed, Purpose.DESIGN))
+
+    def _surrogate_speaks(self, before: int) -> bool:
+        """Whether a batch of the pool without labels would count, by the records so far."""
+        known = [one for one in self._ledger.records() if one.index < before]
+        if not known:
+            return True
+        table = LookupTable.of(known, self._query.observation.ids, self.bases)
+        found = hindsight.fidelity(table, self.fidelity_stream())
+        return found is not None and found.informed
+
+    def fidelity_stream(self) -> np.random.Generator:
+        return stream(self._seed, Purpose.FIDELITY)
+
+    def _hindsight(self, count: int, part: int) -> list[DesignedBatch]:
+        """`count` batches of reservoirs, the rotations taking turns."""
+        drawn = []
+        for at, division in enumerate(self._divisions):
+            share = len(range(at, count, len(self._divisions)))
+            split = replace(
+                self._query.split,
+                labelled=dict.fromkeys(division.base, 0),
+                unlabelled=division.reservoir,
+            )
+            query = replace(
+                self._query, split=split, spec=replace(self._query.spec, budget=division.size)
+            )
+            rng = stream(self._seed, Purpose.DESIGN, part + 1, at)
+            drawn.append(
+                [
+                    replace(one, source="hindsight", rotation=at + 1)
+                    for one in (self._drawn(query, share, rng) if share else ())
+                ]
+            )
+        turns = max((len(some) for some in drawn), default=0)
+        return [some[turn] for turn in range(turns) for some in drawn if turn < len(some)]
+
+    def _drawn(self, query: Query, count: int, rng: np.random.Generator) -> list[DesignedBatch]:
+        """The same for the same spec, split and observation."""
+        classical: dict[str, IntArray] = {}
+        for name in design.CHEAP:
+            chosen = self._crew.strategy(name).select(
+                query, stream(self._seed, Purpose.CLASSICAL), lambda progress: None
+            )
+            classical[name] = self._places(chosen.ids)
+        return list(
+            design.draw(
+                self._spec.design,
+                count,
+                query.spec.budget,
+                query.observation,
+                self._places(tuple(query.split.labelled)),
+                self._places(query.split.unlabelled),
+                classical,
+                rng,
+            )
+        )
+
+    def _places(self, names: Sequence[str]) -> IntArray:
+        return np.array([self._position[name] for name in names], dtype=np.int64)
+
+    def words(self, records: int) -> tuple[str, ...]:
+        """What went wrong, in sentences."""
+        found = []
+        if self.failed:
+            found.append(
+                f"The table has {records} of {self._next} records: {_proxies(len(self.failed))} "
+                f"failed (first cause: {self.failed[0]}); the minimum is {self._spec.least}."
+            )
+        if self.interrupted:
+            found.append(f"{_proxies(self.interrupted)} lost a preempted node and started over.")
+        return tuple(found)
+
+    # --- while it works ---------------------------------------------------------------------------
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The pool, if records of it count, else the reservoirs."""
+        query = self._query
+        counted, _ = hindsight.weigh(self._table(), self.fidelity_stream())
+        if ((counted.rotations == 0) & (counted.weights > 0)).any():
+            size = min(query.spec.budget, len(query.split.unlabelled))
+            return (Site(tuple(query.split.unlabelled), size, "semi_supervised", 0),)
+        return tuple(
+            Site(one.reservoir, one.size, "hindsight", at)
+            for at, one in enumerate(self._divisions, start=1)
+        )
+
+    @property
+    def left(self) -> int:
+        """Batches that may still be proposed."""
+        return self._spec.records + self._spec.online - self._next
+
+    def submit(self, batches: Sequence[DesignedBatch]) -> None:
+        """See ports.OnlineTable."""
+        assert self._submitted is None, "join what was submitted before"
+        first, batches = self._next, batches[: self.left]
+        self._next += len(batches)
+
+        def work() -> None:
+            try:
+                self._train(first, batches)
+            except BaseException as error:
+                self._broken = error
+
+        self._submitted = threading.Thread(target=work, daemon=True)
+        self._submitted.start()
+
+    def join(self) -> LookupTable:
+        """See ports.OnlineTable."""
+        if self._submitted is not None:
+            self._submitted.join()
+            self._submitted = None
+        if self._broken is not None:
+            raise self._broken
+        return self._table()
+
+    def _table(self) -> LookupTable:
+        """Of all records but those of batches not yet proposed: a driver before this one kept
+        them, and they will be met again.
+        """
+        known = [one for one in self._ledger.records() if one.index < self._next]
+        return LookupTable.of(known, self._query.observation.ids, self.bases)
+
+    # --- proxies ----------------------------------------------------------------------------------
+
+    def _train(self, first: int, batches: Sequence[DesignedBatch]) -> None:
+        """Those of `batches` (with indices from `first`) that have no record yet."""
+        have = {one.index for one in self._ledger.records()}
+        designed = dict(enumerate(batches, start=first))
+        todo = [self._proxy(index, one) for index, one in designed.items() if index not in have]
+        if not todo:
+            return
+        seeds = {one.index: one.seed for one in todo}
+        total = max(self._spec.records, first + len(batches))
+        done = len(have)
+        self._ledger.progress(Progress(Status.TRAINING_PROXIES, done, total))
+        for result in self._crew.proxies.train(todo, self._starts_for(todo)):
+            self.trained += 1
+            self.interrupted += result.interruptions > 0
+            if result.score is None or not math.isfinite(result.score):
+                self.failed.append(f"proxy {result.index}: {result.cause or 'non-finite score'}")
+                figures: Mapping[str, float] = {}
+            else:
+                one = designed[result.index]
+                self._ledger.keep_record(
+                    LookupRecord(
+                        self._cycle,
+                        result.index,
+                        one.batch,
+                        self._sketch(one.batch),
+                        result.score,
+                        seeds[result.index],
+                        result.seconds,
+                        one.design,
+                        one.source,
+                        one.rotation,
+                    )
+                )
+                done += 1
+                figures = {"score": result.score}
+            self._ledger.progress(Progress(Status.TRAINING_PROXIES, done, total, figures))
+
+    def _proxy(self, index: int, one: DesignedBatch) -> ProxySpec:
+        base = self.bases[one.rotation]
+        seed = seed_of(self._seed, Purpose.PROXY)
+        if not self._spec.common_draws:
+            seed = (seed + index * self._spec.repeats) % 2**31
+        if one.source == "hindsight":
+            return ProxySpec(index, (*base, *one.batch), (), seed, one.rotation)
+        return ProxySpec(index, base, one.batch, seed, one.rotation)
+
+    def _starts_for(self, todo: Sequence[ProxySpec]) -> Mapping[int, Weights]:
+        """A detector that has seen the base and nothing of the reservoir, for each rotation."""
+        if self._spec.start == "initial":
+            return {}
+        for rotation in sorted({one.rotation for one in todo} - self._starts.keys()):
+            self._starts[rotation] = self._crew.weights(self.bases[rotation])
+        return self._starts
+
+    def _sketch(self, batch: Sequence[str]) -> tuple[float, ...]:
+        found: FloatArray = transport.batch_sketch(self._points, self._places(batch))
+        return tuple(found.tolist())
+
+
+def _proxies(count: int) -> str:
+    return f"{count} proxy" if count == 1 else f"{count} proxies"

@@ -1,0 +1,168 @@
+"""Records beside different labelled images, in one frame."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from mgral_service.domain import transport
+from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.features import BatchFeatures
+from mgral_service.domain.frame import Frame
+from mgral_service.domain.gp import GaussianProcess
+from mgral_service.domain.lookup import LookupTable
+from mgral_service.domain.ridge import Ridge
+from tests.domain.pools import CLASSES, observe
+
+SEEN = observe(300)
+LABELLED = np.arange(120)
+POINTS = transport.standardise(SEEN.embeddings)
+BASES = (LABELLED, np.arange(0, 40), np.arange(40, 80))
+LEVELS = {1: 0.2, 2: 0.6}  # what proxies of a rotation score whatever their batch
+
+
+def worth(batch: IntArray) -> float:
+    return 0.05 * float(POINTS[batch, 0].mean())
+
+
+def hindsight(count: int = 40, noise: float = 0.0) -> LookupTable:
+    """Batches of 10 labelled images beside one of two bases, tilted along the first axis."""
+    rng = np.random.default_rng(1)
+    batches, rotations = [], []
+    for at in range(count):
+        rotation = 1 + at % 2
+        reservoir = np.setdiff1d(LABELLED, BASES[rotation])
+        keys = rng.normal() * POINTS[reservoir, 0] + rng.gumbel(size=len(reservoir))
+        batches.append(reservoir[np.argsort(-keys)[:10]])
+        rotations.append(rotation)
+    scores = [LEVELS[r] + worth(b) for b, r in zip(batches, rotations, strict=True)]
+    return LookupTable(
+        tuple(batches),
+        np.stack([transport.batch_sketch(POINTS, batch) for batch in batches]),
+        np.array(scores) + noise * rng.standard_normal(count),
+        ("tilted",) * count,
+        np.arange(count),
+        np.ones(count),
+        tuple("hindsight" for _ in range(count)),
+        np.array(rotations),
+        np.ones(count),
+        BASES,
+    )
+
+
+def features() -> BatchFeatures:
+    return BatchFeatures(SEEN, LABELLED, CLASSES)
+
+
+def pool_batches() -> tuple[list[IntArray], FloatArray]:
+    rng = np.random.default_rng(2)
+    batches = []
+    for _ in range(40):
+        keys = rng.normal() * POINTS[120:, 0] + rng.gumbel(size=180)
+        batches.append(120 + np.argsort(-keys)[:10])
+    return batches, np.array([worth(batch) for batch in batches])
+
+
+@pytest.mark.parametrize("make", [Ridge, GaussianProcess])
+def test_what_labelled_batches_taught_ranks_batches_of_the_pool(
+    make: type[Ridge | GaussianProcess],
+) -> None:
+    model = make(features())
+    model.fit(hindsight())
+    batches, truth = pool_batches()
+    means, sds = model.estimate(batches)
+    assert spearmanr(means, truth)[0] > 0.8
+    assert (sds > 0).all()
+    assert model.reliability(np.random.default_rng(0)).low > 0.5
+
+
+@pytest.mark.parametrize("make", [Ridge, GaussianProcess])
+def test_the_level_of_a_rotation_says_nothing_about_its_batches(
+    make: type[Ridge | GaussianProcess],
+) -> None:
+    table = hindsight(noise=0.002)
+    lifted = replace(table, scores=table.scores + np.where(table.rotations == 2, 5.0, 0.0))
+    first, second = make(features()), make(features())
+    first.fit(table)
+    second.fit(lifted)
+    batches, _ = pool_batches()
+    gains = first.estimate(batches)[0] - table.level
+    assert second.estimate(batches)[0] - lifted.level == pytest.approx(gains, abs=1e-9)
+    assert second.left_out() - first.left_out() == pytest.approx(
+        np.where(table.rotations == 2, 5.0, 0.0), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("make", [Ridge, GaussianProcess])
+def test_a_record_of_no_weight_changes_nothing_but_gets_an_estimate(
+    make: type[Ridge | GaussianProcess],
+) -> None:
+    table = hindsight(noise=0.002)
+    broken = replace(
+        table,
+        scores=np.where(np.arange(40) < 2, 9.0, table.scores),
+        weights=np.where(np.arange(40) < 2, 0.0, 1.0),
+    )
+    other = replace(broken, scores=np.where(np.arange(40) < 2, -9.0, table.scores))
+    first, second = make(features()), make(features())
+    first.fit(broken)
+    second.fit(other)
+    batches, _ = pool_batches()
+    assert first.estimate(batches)[0] == pytest.approx(second.estimate(batches)[0])
+    assert first.left_out()[:2] == pytest.approx(table.scores[:2], abs=0.1)
+    assert first.reliability(np.random.default_rng(0)).records == 38
+
+
+def test_rows_of_a_group_are_centred_and_in_units_of_their_spread() -> None:
+    table = hindsight()
+    frame = Frame(features(), table)
+    for rotation in (1, 2):
+        assert frame.rows[table.rotations == rotation].mean(axis=0) == pytest.approx(
+            np.zeros(frame.rows.shape[1]), abs=1e-9
+        )
+    varies = np.isfinite(frame.scale)
+    assert (frame.rows[:, varies] ** 2).mean(axis=0) == pytest.approx(np.ones(varies.sum()))
+    assert frame.size == 10
+
+
+def test_without_records_of_the_pool_its_uniform_batches_are_the_origin() -> None:
+    frame = Frame(features(), hindsight())
+    rng = np.random.default_rng(3)
+    uniform = [120 + rng.permutation(180)[:10] for _ in range(200)]
+    placed = frame.place(uniform)
+    assert np.abs(placed.mean(axis=0)).max() < 0.5
+
+
+def test_one_record_that_counts_is_too_few() -> None:
+    table = replace(hindsight(3), weights=np.array([1.0, 0.0, 0.0]))
+    with pytest.raises(InvalidInput, match="two or more"):
+        Frame(features(), table)
+
+
+def test_a_gaussian_process_sees_what_bends() -> None:
+    """A worth that peaks between the tilts: a line cannot rank it."""
+    table = hindsight(60)
+    middle = np.array([-((POINTS[batch, 0].mean()) ** 2) for batch in table.batches])
+    table = replace(table, scores=middle)
+    straight, bent = Ridge(features()), GaussianProcess(features())
+    straight.fit(table)
+    bent.fit(table)
+    errors = [float(((model.left_out() - table.scores) ** 2).mean()) for model in (straight, bent)]
+    assert errors[1] < 0.9 * errors[0]
+
+
+def test_the_left_out_estimates_of_a_gaussian_process_are_those_of_a_fit_without() -> None:
+    table = hindsight(12, noise=0.01)
+    model = GaussianProcess(features())
+    model.fit(table)
+    at = 5
+    covariance = model._kernel(
+        model._rows, model._rows, model._shape.bend, model._shape.length
+    ) + model._noise * np.eye(12)
+    levels = 1e6 * (table.groups[:, None] == table.groups)  # a prior that says nothing
+    total = covariance + levels
+    keep = np.arange(12) != at
+    weights = np.linalg.solve(total[np.ix_(keep, keep)], table.scores[keep])
+    assert model.left_out()[at] == pytest.approx(float(total[at, keep] @ weights), abs=1e-4)

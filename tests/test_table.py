@@ -1,0 +1,232 @@
+"""The table while it is filled: which records, beside which base, and what a restart repeats."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from mgral_service.domain.errors import TooFewRecords
+from mgral_service.domain.pool import PoolSplit
+from mgral_service.domain.ports import NOTHING, ProxyTrainer, Query, QueryStrategy, Weights
+from mgral_service.domain.records import (
+    DesignedBatch,
+    LookupRecord,
+    Progress,
+    ProxyResult,
+    ProxySpec,
+)
+from mgral_service.domain.specs import CycleSpec, TableSpec
+from mgral_service.strategies import STRATEGIES
+from mgral_service.table import Filling
+from tests.doubles import CLASSES, FakeProxies, ids, observation
+
+NAMES = ids(70)
+LABELLED, POOL = NAMES[:30], NAMES[30:]
+SEEN = observation(NAMES)
+SPEC = CycleSpec("toy", 6, table=TableSpec(records=20, online=4))
+
+
+class Ledger:
+    """Records in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[int, LookupRecord] = {}
+        self.told: list[Progress] = []
+
+    def progress(self, progress: Progress) -> None:
+        self.told.append(progress)
+
+    def records(self) -> tuple[LookupRecord, ...]:
+        return tuple(self.kept[index] for index in sorted(self.kept))
+
+    def keep_record(self, record: LookupRecord) -> None:
+        assert record.index not in self.kept
+        self.kept[record.index] = record
+
+
+class Crew:
+    """Doubles; `fitted` are the bases that weights were asked for."""
+
+    def __init__(self, proxies: ProxyTrainer) -> None:
+        self.proxies = proxies
+        self.fitted: list[tuple[str, ...]] = []
+
+    def strategy(self, name: str) -> QueryStrategy:
+        return STRATEGIES[name]()
+
+    def weights(self, base: Sequence[str]) -> Weights:
+        self.fitted.append(tuple(base))
+        return {"weight": np.array([float(len(base))])}
+
+
+class BlindProxies(FakeProxies):
+    """Without a batch's labels its score is another number, made from its first id."""
+
+    def train(
+        self, specs: Sequence[ProxySpec], starts: Mapping[int, Weights] = NOTHING
+    ) -> Iterator[ProxyResult]:
+        for result, spec in zip(super().train(specs, starts), specs, strict=True):
+            noise = np.random.default_rng([*spec.batch[0].encode()]).random() if spec.batch else 0
+            yield replace(result, score=noise) if spec.batch else result
+
+
+def filling(
+    ledger: Ledger, spec: CycleSpec = SPEC, crew: Crew | None = None, labelled: int = 30
+) -> Filling:
+    split = PoolSplit(dict.fromkeys(NAMES[:labelled], 0), POOL, ())
+    query = Query(spec, split, SEEN, CLASSES)
+    return Filling("cyc", query, crew or Crew(FakeProxies()), ledger)
+
+
+def kinds(ledger: Ledger) -> dict[tuple[str, bool], int]:
+    """Records by source and whether they are of the pool."""
+    count: dict[tuple[str, bool], int] = {}
+    for one in ledger.records():
+        key = (one.source, one.rotation == 0)
+        count[key] = count.get(key, 0) + 1
+    return count
+
+
+def with_source(source: Literal["semi_supervised", "hindsight"]) -> CycleSpec:
+    return replace(SPEC, table=replace(SPEC.table, source=source))
+
+
+def test_a_surrogate_that_ranks_as_labels_do_gets_records_of_the_pool() -> None:
+    ledger = Ledger()
+    spec = replace(SPEC, table=replace(SPEC.table, records=60))
+    filling(ledger, spec).fill()
+    found = kinds(ledger)
+    assert found == {
+        ("hindsight", False): 30,
+        ("semi_supervised", False): 12,
+        ("semi_supervised", True): 18,
+    }
+
+
+def test_a_surrogate_that_means_nothing_leaves_the_table_to_hindsight() -> None:
+    ledger = Ledger()
+    filling(ledger, crew=Crew(BlindProxies())).fill()
+    assert kinds(ledger) == {("hindsight", False): 16, ("semi_supervised", False): 4}
+
+
+def test_a_hindsight_proxy_trains_on_its_base_and_batch_with_labels_and_nothing_else() -> None:
+    ledger = Ledger()
+    made = filling(ledger, with_source("hindsight"))
+    made.fill()
+    assert kinds(ledger) == {("hindsight", False): 20}
+    assert {one.rotation for one in ledger.records()} == {1, 2}
+    for one in ledger.records():
+        base = made.bases[one.rotation]
+        assert not set(one.batch) & set(base)
+        assert {*one.batch, *base} <= set(LABELLED)
+
+
+def test_the_paper_s_records_are_of_the_pool_beside_all_labelled_images() -> None:
+    ledger = Ledger()
+    filling(ledger, with_source("semi_supervised")).fill()
+    assert kinds(ledger) == {("semi_supervised", True): 20}
+    assert all(set(one.batch) <= set(POOL) for one in ledger.records())
+
+
+def test_too_few_labelled_images_leave_the_surrogate_alone() -> None:
+    ledger = Ledger()
+    filling(ledger, labelled=11).fill()
+    assert kinds(ledger) == {("semi_supervised", True): 20}
+
+
+def test_proxies_start_from_detectors_that_have_not_seen_the_reservoir() -> None:
+    crew = Crew(FakeProxies())
+    spec = with_source("hindsight")
+    spec = replace(spec, table=replace(spec.table, start="detector"))
+    made = filling(Ledger(), spec, crew)
+    made.fill()
+    assert crew.fitted == [made.bases[1], made.bases[2]]
+    assert isinstance(crew.proxies, FakeProxies)
+    assert sorted(crew.proxies.starts) == [1, 2]
+
+
+def test_a_restart_trains_what_is_missing_and_gives_the_same_table() -> None:
+    broken, calm = Ledger(), Ledger()
+    with pytest.raises(KeyboardInterrupt):
+        filling(broken, crew=Crew(FakeProxies(dies_after=7))).fill()
+    crew = Crew(FakeProxies())
+    table = filling(broken, crew=crew).fill()
+    assert len(crew.proxies.trained) == 13  # type: ignore[attr-defined]
+    expected = filling(calm).fill()
+    assert table.scores.tolist() == expected.scores.tolist()
+    assert broken.records() == calm.records()
+
+
+def test_too_few_records_are_refused_with_the_first_cause() -> None:
+    bad = frozenset(range(2, 20))
+    made = filling(Ledger(), crew=Crew(FakeProxies(bad=bad)))
+    with pytest.raises(TooFewRecords, match="proxy 2: made to fail"):
+        made.fill()
+    assert made.words(2) == (
+        "The table has 2 of 20 records: 18 proxies failed (first cause: proxy 2: made to fail); "
+        "the minimum is 10.",
+    )
+
+
+def test_a_table_that_went_well_needs_no_words() -> None:
+    ledger = Ledger()
+    made = filling(ledger)
+    made.fill()
+    assert made.words(20) == ()
+
+
+def proposed(made: Filling, count: int) -> list[DesignedBatch]:
+    return [
+        DesignedBatch(site.images[at : at + site.size], "agent", site.source, site.rotation)
+        for at, site in zip(range(count), made.sites * count, strict=False)
+    ]
+
+
+def test_proposed_batches_join_the_table_and_are_capped() -> None:
+    ledger = Ledger()
+    made = filling(ledger, with_source("hindsight"))
+    made.fill()
+    assert made.left == 4
+    made.submit(proposed(made, 3))
+    table = made.join()
+    assert len(table) == 23
+    assert table.designs[-3:] == ("agent",) * 3
+    made.submit(proposed(made, 3))
+    assert len(made.join()) == 24
+    assert made.left == 0
+
+
+def test_a_restart_meets_proposed_batches_again_only_when_they_are_proposed() -> None:
+    ledger = Ledger()
+    first = filling(ledger, with_source("hindsight"))
+    first.fill()
+    batches = proposed(first, 2)
+    first.submit(batches)
+    first.join()
+    crew = Crew(FakeProxies())
+    again = filling(ledger, with_source("hindsight"), crew)
+    assert len(again.fill()) == 20
+    again.submit(batches)
+    assert len(again.join()) == 22
+    assert crew.proxies.trained == []  # type: ignore[attr-defined]
+
+
+def test_what_breaks_a_proposed_proxy_reaches_the_strategy() -> None:
+    ledger = Ledger()
+    made = filling(ledger, crew=Crew(FakeProxies(dies_after=20)))
+    made.fill()
+    made.submit(proposed(made, 1))
+    with pytest.raises(KeyboardInterrupt):
+        made.join()
+
+
+def test_batches_come_from_the_pool_where_its_records_count_else_from_reservoirs() -> None:
+    made = filling(Ledger(), with_source("semi_supervised"))
+    made.fill()
+    assert [site.images for site in made.sites] == [POOL]
+    made = filling(Ledger(), with_source("hindsight"))
+    made.fill()
+    assert [site.rotation for site in made.sites] == [1, 2]
+    assert all(set(site.images) <= set(LABELLED) for site in made.sites)
