@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mgral_service.agent.policy import Policy, pool_scores, walk, weights_of
 from mgral_service.agent.sampling import draw_batches, first_pick_entropy, log_probability
+from mgral_service.agent.streaming import walk_chunks
 from mgral_service.domain.advantage import advantages
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.ports import Report
@@ -29,6 +30,8 @@ Scorer = Callable[[FloatArray], FloatArray]
 Between = Callable[[int, Scorer], bool]
 """Called after each iteration with its number; True: the reward has changed since."""
 
+WALKED = 20_000  # images an iteration walks at most
+LEAST_BATCH = 64  # images of a batch drawn from a part of the pool
 GREEDY_EVERY = 10  # E, iterations between two values of the greedy top-B
 _REPORT_EVERY = 5
 _CLIP = 1.0  # norm of the gradient
@@ -64,33 +67,39 @@ def train_agent(
 ) -> TrainedAgent:
     """Train on standardised embeddings [N, D], N >= 1, for batches of min(budget, N).
 
+    Of a pool above WALKED images an iteration walks WALKED, drawn anew, for batches smaller in
+    proportion; others of them, drawn once, value the greedy batch.
     Everything random comes from `seed`; without `policy` a fresh one is made from it. `patience`:
     stop when so many greedy values in a row brought nothing better; None: never.
     """
-
     generator = torch.Generator().manual_seed(seed)
     points = torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))
     if policy is None:
         policy = Policy(points.shape[1], generator)
     scorer = partial(_scores, policy, spec.lane)
+    count = min(len(points), WALKED)
     size = min(budget, len(points))
+    size = max(min(size, LEAST_BATCH), size * count // len(points))
+    in_turn = torch.arange(count)
+    shown = torch.randperm(len(points), generator=generator)[:count].sort().values
     optimiser = torch.optim.Adam(policy.parameters(), lr=spec.learning_rate)
     history: list[RewardPoint] = []
     best: TrainedAgent | None = None
     state: float | None = None
     stalled = 0
     for t in range(1, spec.iterations + 1):
-        order = torch.randperm(len(points), generator=generator)
-        scores = walk(policy, points, order, spec.lane) / _temperature(spec, t)
+        walked = torch.randperm(len(points), generator=generator)[:count]
+        scores = walk(policy, points[walked], in_turn, spec.lane) / _temperature(spec, t)
         batches = draw_batches(scores, size, spec.draws, generator)
-        rewards = _cautious(reward, list(batches.numpy()), spec.caution)
+        rewards = _cautious(reward, list(walked[batches].numpy()), spec.caution)
         gains, state = advantages(spec.baseline, rewards, state, spec.memory)
         loss = _loss(scores, batches, gains / _unit_of(rewards), spec.entropy)
         _step(policy, optimiser, loss)
         value: float | None = None
         if t % GREEDY_EVERY == 0 or t == spec.iterations:
-            now = pool_scores(policy, points, spec.lane)
-            value = float(_cautious(reward, [greedy(now, size)], spec.caution)[0])
+            now = pool_scores(policy, points[shown], spec.lane)
+            chosen = shown.numpy()[greedy(now, size)]
+            value = float(_cautious(reward, [chosen], spec.caution)[0])
             stalled += 1
             if best is None or value > best.value:
                 best, stalled = TrainedAgent(weights_of(policy, spec.lane), (), now, value), 0
@@ -101,10 +110,15 @@ def train_agent(
         if best is not None and patience is not None and stalled >= patience:
             break
         if between is not None and between(t, scorer) and best is not None:
-            value = float(_cautious(reward, [greedy(best.scores, size)], spec.caution)[0])
+            chosen = shown.numpy()[greedy(best.scores, size)]
+            value = float(_cautious(reward, [chosen], spec.caution)[0])
             best, stalled = replace(best, value=value), 0
     assert best is not None  # the last iteration is always valued
-    return TrainedAgent(best.weights, tuple(history), best.scores, best.value)
+    best = replace(best, history=tuple(history))
+    if count == len(points):
+        return best
+    chunks = [part for _, part in walk_chunks(best.weights, points.numpy())]
+    return replace(best, scores=np.concatenate(chunks))
 
 
 def _scores(policy: Policy, lane: int, embeddings: FloatArray) -> FloatArray:

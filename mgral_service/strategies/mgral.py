@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from mgral_service.agent.policy import score
-from mgral_service.agent.reinforce import Between, TrainedAgent, greedy, train_agent
+from mgral_service.agent.hierarchy import select_by_clusters
+from mgral_service.agent.reinforce import Between, TrainedAgent, train_agent
 from mgral_service.domain.acquisition import top_b
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.boxes import PoolObservation
@@ -79,7 +79,7 @@ class Mgral:
         reward.fit(_table_of(query))
         rankings = _pick_all(self._rivals, view, spec.budget, seeds)
         agent = _train(query, view, reward, seeds, report)
-        rankings = {**_learned(view, agent, reward.model, spec.budget), **rankings}
+        rankings = {**_learned(view, spec, agent, reward.model, seeds), **rankings}
         candidates = _valued(rankings, reward.model, spec.agent.caution)
         reliability = reward.model.reliability(np.random.default_rng(seeds.bootstrap))
         winner = candidates[0].name if reliability.informed else spec.when_uninformed
@@ -193,14 +193,27 @@ def _train(
 
 
 def _learned(
-    view: PoolView, agent: TrainedAgent, model: ValueModel, budget: int
+    view: PoolView, spec: CycleSpec, agent: TrainedAgent, model: ValueModel, seeds: _Seeds
 ) -> dict[str, Ranking]:
-    """The agent's greedy batch, and with a ridge the batch of the highest per-image values."""
-    first = greedy(agent.scores, budget)
-    found = {AGENT: Ranking(view.unlabelled[first], agent.scores[first])}
+    """The agent's batch, and with a ridge the batch of the highest per-image values."""
+    found = {AGENT: _walked(view, spec, agent.weights, spec.budget, seeds)}
     if isinstance(model, Ridge):
-        found[RIDGE] = _top(view, model.image_values()[view.unlabelled], budget)
+        found[RIDGE] = _top(view, model.image_values()[view.unlabelled], spec.budget)
     return found
+
+
+def _walked(
+    view: PoolView,
+    spec: CycleSpec,
+    weights: Mapping[str, np.ndarray[Any, Any]],
+    budget: int,
+    seeds: _Seeds,
+) -> Ranking:
+    """The policy's top-B, of all images or of its best clusters."""
+    points = view.points[view.unlabelled]
+    rng = np.random.default_rng([seeds.agent, 2])
+    best = select_by_clusters(weights, points, spec.agent.clusters, budget, rng)
+    return Ranking(view.unlabelled[best.positions], best.scores)
 
 
 def _top(view: PoolView, scores: FloatArray, budget: int) -> Ranking:
@@ -251,9 +264,7 @@ def rerank(
         }
         if not weights:
             raise InvalidInput("agent", "has no policy weights: its artifact is damaged")
-        scores = score(weights, view.points[view.unlabelled])
-        first = greedy(scores, budget)
-        return choose(AGENT, view, Ranking(view.unlabelled[first], scores[first]))
+        return choose(AGENT, view, _walked(view, spec, weights, budget, _Seeds.draw(rng)))
     if winner == RIDGE:
         values = np.asarray(agent.get(_VALUES, ()), dtype=np.float64)
         if len(values) != len(view.unlabelled):

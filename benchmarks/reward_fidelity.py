@@ -1,0 +1,346 @@
+"""Does a value model rank batches it has not seen as their labels will?
+
+Truth: batches of the pool, uniform and tilted, trained with their labels beside all labelled
+images, with two seeds each. Estimates: from tables of 16, 32 and 64 records, uniform or tilted,
+with batches of the pool without labels ("semi_supervised") or labelled batches with theirs
+("hindsight"), read by each value model. The ceiling is what an estimate without fault would reach
+against a truth of that noise. Trainings are kept in `out/benchmarks`, so an interrupted run goes
+on. `--quick`: 4 and 8 records, 6 batches, 2 steps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks.harness import HERE, Figures, Options, main
+from benchmarks.proxy_fidelity import warm
+from benchmarks.proxy_throughput import cluster
+from benchmarks.ranking import Agreement, between, spreads, within
+from benchmarks.trainings import World, world
+from mgral_service import codec
+from mgral_service.detectors.local import LocalProxyTrainer, TaskDetector
+from mgral_service.domain import design
+from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.boxes import PoolObservation
+from mgral_service.domain.hindsight import weigh
+from mgral_service.domain.lookup import LookupTable
+from mgral_service.domain.pool import PoolSplit
+from mgral_service.domain.ports import ProxyTrainer, Query, QueryStrategy, Weights
+from mgral_service.domain.records import DesignedBatch, LookupRecord, Progress, ProxySpec
+from mgral_service.domain.specs import CycleSpec, DetectorSpec, TableSpec
+from mgral_service.domain.value import VALUE_MODELS
+from mgral_service.metrics import METRICS
+from mgral_service.strategies import STRATEGIES
+from mgral_service.table import Filling
+
+WORLDS = {"vehicles": "vehicles_openimages", "digits": "digits"}
+DESIGNS: tuple[Literal["uniform", "tilted"], ...] = ("uniform", "tilted")
+SOURCES: tuple[Literal["semi_supervised", "hindsight"], ...] = ("semi_supervised", "hindsight")
+MODELS = ("idw", "ridge", "gp")
+LABELLED, BUDGET = 120, 40
+HELD_OUT, SEEDS = 24, 2  # batches of each design; trainings of each
+OUT = HERE.parent / "out" / "benchmarks" / "reward_fidelity"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """records: of a table; held_out: batches of each design; steps: of a proxy."""
+
+    records: tuple[int, ...] = (16, 32, 64)
+    held_out: int = HELD_OUT
+    steps: int = 150
+    detector: DetectorSpec = DetectorSpec()  # noqa: RUF009 frozen
+
+
+QUICK = Scale((4, 8), 3, 2, DetectorSpec(steps=2))
+
+
+class KeptLedger:
+    """table.Ledger in a file of JSON lines."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lines = file.read_text("utf-8").splitlines() if file.is_file() else []
+        self._records = {one.index: one for one in (codec.decode(LookupRecord, x) for x in lines)}
+
+    def progress(self, progress: Progress) -> None:
+        print(f"\r{self._file.stem}: {progress.done} of {progress.total} ", end="", flush=True)
+
+    def records(self) -> tuple[LookupRecord, ...]:
+        return tuple(self._records[index] for index in sorted(self._records))
+
+    def keep_record(self, record: LookupRecord) -> None:
+        self._records[record.index] = record
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(codec.encode(record) + "\n")
+
+
+class Site:
+    """One world: its images, what a detector of the labelled ones saw, and the proxies' trainer."""
+
+    def __init__(self, name: str, scale: Scale, device: str) -> None:
+        self.name, self.scale, self.device = name, scale, device
+        self.world: World = world(WORLDS[name], scale.detector, LABELLED, device)
+        data = self.world.data
+        every = {*data.labelled, *data.scoring}
+        paid = {*self.world.labelled, *self.world.scoring}
+        self.pool = tuple(sorted(every - paid))
+        self._detector = TaskDetector(
+            scale.detector, data.classes, self.world.images, METRICS["ap50"](), 0, device
+        )
+        self._weights: dict[tuple[str, ...], Weights] = {}
+        self.weights(self.world.labelled)
+        self.seen: PoolObservation = self._detector.observe(
+            [*self.world.labelled, *self.pool], lambda progress: None
+        )
+        self.table = warm(
+            TableSpec(steps=scale.steps, objective="csd", views=4, checkpoints=4, online=0)
+        )
+        self._folder = TemporaryDirectory()
+        self.proxies = self._trainer()
+
+    def _trainer(self) -> ProxyTrainer:
+        build = partial(local, self.scale.detector, self.table, self.world, self.device)
+        if find_spec("ray") is None or self.device != "cpu":
+            return build()
+        from mgral_service.cluster.proxies import RayProxyTrainer
+
+        return RayProxyTrainer(build, 2, 1.0, 0.0, 0, Path(self._folder.name))
+
+    def strategy(self, name: str) -> QueryStrategy:
+        return STRATEGIES[name]()
+
+    def weights(self, base: Sequence[str]) -> Weights:
+        """Fitted once for each base."""
+        key = tuple(sorted(base))
+        if key not in self._weights:
+            truth = self.world.data.annotations.subset(key)
+            self._detector.fit(truth, lambda progress: None)
+            state = self._detector.state()
+            self._weights[key] = {name: np.array(value) for name, value in state.items()}
+        return self._weights[key]
+
+    @property
+    def split(self) -> PoolSplit:
+        return PoolSplit(dict.fromkeys(self.world.labelled, 0), self.pool, self.world.scoring)
+
+    def ledger(self, what: str) -> KeptLedger:
+        told = f"{self.scale}|{self.table}|{self.name}|{self.device}"
+        digest = hashlib.sha256(told.encode()).hexdigest()[:8]
+        return KeptLedger(OUT / f"{self.name}-{what}-{digest}.jsonl")
+
+
+def local(detector: DetectorSpec, table: TableSpec, place: World, device: str) -> ProxyTrainer:
+    import torch
+
+    torch.set_num_threads(1)
+    data = place.data
+    return LocalProxyTrainer(
+        detector,
+        table,
+        data.classes,
+        place.images,
+        data.annotations,
+        place.scoring,
+        METRICS["ap50"](),
+        device,
+    )
+
+
+def measure(options: Options) -> Figures:
+    scale = QUICK if options.quick else Scale()
+    figures: dict[str, float] = {}
+    ray: AbstractContextManager[None] = nullcontext()
+    if find_spec("ray") is not None and options.device == "cpu":
+        ray = cluster()
+    with ray:
+        for name in WORLDS:
+            site = Site(name, scale, options.device)
+            batches, truth = held_out(site)
+            tables = {
+                (source, kind): table_of(site, source, kind)
+                for source, kind in product(SOURCES, DESIGNS)
+            }
+            figures |= compared(site, batches, truth, tables)
+    best = [key for key in figures if key.endswith("_spearman")]
+    figures["spearman_best"] = max(figures[key] for key in best)
+    draw(figures, scale)
+    return figures
+
+
+def held_out(site: Site) -> tuple[dict[str, list[IntArray]], dict[str, FloatArray]]:
+    """By design: batches as positions, and their scores [batches, seeds] once labelled."""
+    place = {name: at for at, name in enumerate(site.seen.ids)}
+    drawn: list[DesignedBatch] = []
+    for turn, kind in enumerate(DESIGNS):
+        drawn += design.draw(
+            kind,
+            site.scale.held_out,
+            BUDGET,
+            site.seen,
+            np.arange(LABELLED),
+            np.arange(LABELLED, len(site.seen.ids)),
+            {},
+            np.random.default_rng([99, turn]),
+        )
+    ledger = site.ledger("truth")
+    have = {one.index for one in ledger.records()}
+    specs = [
+        ProxySpec(at * SEEDS + seed, (*site.world.labelled, *one.batch), (), 7 + seed)
+        for at, one in enumerate(drawn)
+        for seed in range(SEEDS)
+    ]
+    todo = [one for one in specs if one.index not in have]
+    for result in site.proxies.train(todo, {0: site.weights(site.world.labelled)}):
+        assert result.score is not None, result.cause
+        one = drawn[result.index // SEEDS]
+        ledger.keep_record(
+            LookupRecord(
+                "truth",
+                result.index,
+                one.batch,
+                (0.0,),
+                result.score,
+                7 + result.index % SEEDS,
+                result.seconds,
+                one.design,
+            )
+        )
+        ledger.progress(Progress("truth", len(ledger.records()), len(specs)))
+    scores = np.array([one.score for one in ledger.records()]).reshape(-1, SEEDS)
+    half = site.scale.held_out
+    rows = [np.array([place[name] for name in one.batch], dtype=np.int64) for one in drawn]
+    return (
+        {"uniform": rows[:half], "tilted": rows[half:]},
+        {"uniform": scores[:half], "tilted": scores[half:]},
+    )
+
+
+def table_of(
+    site: Site,
+    source: Literal["semi_supervised", "hindsight"],
+    kind: Literal["uniform", "tilted"],
+) -> LookupTable:
+    """The largest table."""
+    records = max(site.scale.records)
+    table = replace(site.table, records=records, source=source, design=kind)
+    spec = CycleSpec(site.name, BUDGET, table=table)
+    query = Query(spec, site.split, site.seen, site.world.data.classes)
+    ledger = site.ledger(f"{source}-{kind}")
+    return Filling("fidelity", query, site, ledger).fill()
+
+
+def compared(
+    site: Site,
+    batches: Mapping[str, list[IntArray]],
+    truth: Mapping[str, FloatArray],
+    tables: Mapping[tuple[str, str], LookupTable],
+) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    every = [*batches["uniform"], *batches["tilted"]]
+    scores = {**truth, "all": np.concatenate([truth["uniform"], truth["tilted"]])}
+    half = len(batches["uniform"])
+    for kind, some in scores.items():
+        own = within(some, ranks=False)
+        noise, spread = spreads(some)
+        figures |= own.figures(f"{site.name}_{kind}_own_agreement")
+        figures[f"{site.name}_{kind}_ceiling"] = ceiling(own.value, SEEDS)
+        figures[f"{site.name}_{kind}_seed_spread"] = noise
+        figures[f"{site.name}_{kind}_batch_spread"] = spread
+    for (source, design_of), whole in tables.items():
+        for records in site.scale.records:
+            for model in MODELS:
+                estimates = estimated(site, thinned(whole, records), model, every)
+                name = f"{site.name}_{source}_{design_of}_{records}_{model}"
+                parts = {"uniform": estimates[:half], "tilted": estimates[half:], "all": estimates}
+                for kind, part in parts.items():
+                    found: Agreement = between(
+                        part[:, None], scores[kind].mean(axis=1, keepdims=True)
+                    )
+                    figures |= found.figures(f"{name}_{kind}_spearman")
+    return figures
+
+
+def ceiling(agreement: float, seeds: int) -> float:
+    """What an estimate without fault would correlate with the mean of `seeds` measurements, whose
+    correlation one by one is `agreement` (Spearman and Brown).
+    """
+    single = max(agreement, 0.0)
+    return float((seeds * single / (1 + (seeds - 1) * single)) ** 0.5)
+
+
+def thinned(table: LookupTable, records: int) -> LookupTable:
+    """Evenly spaced records, so that each design keeps its share."""
+    rows = np.linspace(0, len(table) - 1, records).round().astype(int)
+    return replace(
+        table,
+        batches=tuple(table.batches[row] for row in rows),
+        sketches=table.sketches[rows],
+        scores=table.scores[rows],
+        designs=tuple(table.designs[row] for row in rows),
+        indices=table.indices[rows],
+        seconds=table.seconds[rows],
+        sources=tuple(table.sources[row] for row in rows),
+        rotations=table.rotations[rows],
+        weights=table.weights[rows],
+    )
+
+
+def estimated(
+    site: Site, table: LookupTable, model: str, batches: Sequence[IntArray]
+) -> FloatArray:
+    build = VALUE_MODELS[model]
+    spec = replace(site.table, value_model=model)
+    made = build(site.seen, np.arange(LABELLED), site.world.data.classes, spec)
+    counted, _ = weigh(table, np.random.default_rng(0))
+    made.fit(counted)
+    return made.estimate(batches)[0]
+
+
+def draw(figures: Mapping[str, float], scale: Scale) -> None:
+    """A panel for each world and kind of held-out batch: Spearman over the size of the table."""
+    figure = Figure(figsize=(12, 7), layout="constrained")
+    axes = figure.subplots(len(WORLDS), 3, sharey=True, squeeze=False)
+    for row, name in enumerate(WORLDS):
+        for column, kind in enumerate(("uniform", "tilted", "all")):
+            panel = axes[row][column]
+            for source, design_of, model in product(SOURCES, DESIGNS, MODELS):
+                line = [
+                    figures[f"{name}_{source}_{design_of}_{records}_{model}_{kind}_spearman"]
+                    for records in scale.records
+                ]
+                style = ("-" if source == "hindsight" else ":") + (
+                    "o" if design_of == "tilted" else "x"
+                )
+                panel.plot(
+                    scale.records,
+                    line,
+                    style,
+                    color=f"C{MODELS.index(model)}",
+                    label=f"{source}, {design_of}, {model}",
+                )
+            panel.axhline(figures[f"{name}_{kind}_ceiling"], color="grey", lw=0.8)
+            panel.axhline(0.0, color="black", lw=0.5)
+            panel.set_title(f"{name}: {kind} batches")
+            panel.set_xlabel("records of the table")
+        axes[row][0].set_ylabel("Spearman, estimate and truth")
+    axes[0][2].legend(fontsize=6)
+    OUT.mkdir(parents=True, exist_ok=True)
+    figure.savefig(OUT / "reward_fidelity.png", dpi=120)
+
+
+if __name__ == "__main__":
+    main("reward_fidelity", "value models against batches' labels: 120 labelled + 40", measure)
