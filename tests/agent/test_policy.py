@@ -61,6 +61,65 @@ def test_scores_and_gradients_equal_the_plain_loop_with_autograd() -> None:
         assert torch.allclose(one, other, atol=1e-10)
 
 
+@pytest.mark.parametrize("dimension", [1, 5, 6])
+def test_gradients_are_those_of_finite_differences(dimension: int) -> None:
+    policy = policy_of(dimension).double()
+    with torch.no_grad():
+        policy.feed.zero_()  # the score that is fed back carries no gradient
+    images = images_of(5, 2, dimension).double()
+    weigh = images_of(5, 2, seed=2).double()
+    weights = {name: one for name, one in policy.named_parameters() if name != "feed"}
+    mine = torch.autograd.grad((policy(images) * weigh).sum(), list(weights.values()))
+    small = 1e-6
+    for weight, gradient in zip(weights.values(), mine, strict=True):
+        towards = torch.randn(weight.shape, generator=torch.Generator().manual_seed(3)).double()
+        with torch.no_grad():
+            weight.add_(small * towards)
+            above = (policy(images) * weigh).sum()
+            weight.sub_(2 * small * towards)
+            below = (policy(images) * weigh).sum()
+            weight.add_(small * towards)
+        slope = ((above - below) / (2 * small)).item()
+        assert (gradient * towards).sum().item() == pytest.approx(slope, rel=1e-6, abs=1e-8)
+
+
+def test_saturated_gates_give_the_plain_loops_scores_and_finite_gradients() -> None:
+    policy = policy_of()
+    images = images_of(6, 2, 5) * 1e4
+    scores = policy(images)
+    assert torch.allclose(scores, plain_scores(policy, images), atol=1e-6)
+    scores.sum().backward()
+    assert all(one.grad is not None and one.grad.isfinite().all() for one in policy.parameters())
+
+
+def test_the_same_pass_gives_the_same_gradients_bit_for_bit() -> None:
+    def gradients() -> list[list[float]]:
+        policy, points = policy_of(), images_of(11, 5)
+        walk(policy, points, torch.arange(11), 4).square().sum().backward()  # type: ignore[no-untyped-call]
+        return [one.grad.flatten().tolist() for one in policy.parameters() if one.grad is not None]
+
+    assert len(gradients()) == 8
+    assert gradients() == gradients()
+
+
+def test_padding_adds_nothing_to_the_gradients() -> None:
+    policy, points = policy_of().double(), images_of(11, 5).double()
+    weigh = images_of(11, seed=2).double()
+    scores = walk(policy, points, torch.arange(11), 4)  # lanes of 4, 4 and 3 images
+    mine = torch.autograd.grad((scores * weigh).sum(), list(policy.parameters()))
+    alone = [plain_scores(policy, part[:, None])[:, 0] for part in torch.split(points, 4)]
+    plain = torch.autograd.grad((torch.cat(alone) * weigh).sum(), list(policy.parameters()))
+    for one, other in zip(mine, plain, strict=True):
+        assert torch.allclose(one, other, atol=1e-10)
+
+
+def test_a_second_backward_pass_is_refused() -> None:
+    scores = policy_of()(images_of(3, 2, 5))
+    scores.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError):
+        scores.sum().backward()
+
+
 @pytest.mark.parametrize("lane", [0, 1, 4, 7, 100])
 def test_each_image_gets_its_own_score_in_lanes_of_any_length(lane: int) -> None:
     policy, points = policy_of(), images_of(11, 5)

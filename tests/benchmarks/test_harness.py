@@ -1,5 +1,6 @@
 """The benchmarks' shared frame: flags in, a table and JSON out."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -28,6 +29,24 @@ def test_figures_are_printed_and_written_with_how_they_came_about(
     printed = capsys.readouterr().out
     assert "train_s" in printed
     assert str(out) in printed
+
+
+def test_flags_of_its_own_reach_the_benchmark_and_stand_in_the_command(tmp_path: Path) -> None:
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument("--world", nargs="+")
+    own.add_argument("--seeds", type=int)
+    own.add_argument("--local", action="store_true")
+    seen: list[harness.Options] = []
+
+    def measure(options: harness.Options) -> harness.Figures:
+        seen.append(options)
+        return {"ap50": 0.5}
+
+    out = tmp_path / "x.json"
+    given = ["--world", "a", "b", "--local", "--out", str(out)]
+    harness.main("x", "an example", measure, given, own)
+    assert seen[0].own == {"world": ["a", "b"], "seeds": None, "local": True}
+    assert json.loads(out.read_text())["command"] == "python -m benchmarks.x --world a b --local"
 
 
 def test_a_missing_dataset_ends_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

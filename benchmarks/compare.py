@@ -1,0 +1,284 @@
+"""Learning curves of strategies: the product's own cycles from the same initial images, with the
+same detector and paired seeds, scored on test images that no cycle ever sees.
+
+A cycle of a run is one task: of Ray where it is installed, else of a process pool (`--local`). What
+a task found is kept in `out/benchmarks/compare.jsonl`, so an interrupted comparison goes on, and a
+longer one starts from a shorter one; delete it when the code of a strategy has changed. Curves,
+figure and table: `out/benchmarks/compare/WORLD`.
+
+"mgral" runs as the demo does, "mgral-paper" with every switch as printed; both score proxies on a
+quarter of the training images, with labels, which no strategy may choose. Nothing is tuned on test.
+`--quick`: digits, 2 seeds, 1 cycle, trainings of 2 steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmarks.curves import REFERENCE, Curves, Point, draw, table, write_csv
+from benchmarks.harness import HERE, Figures, Options, main
+from benchmarks.runs import Job, step
+from mgral_service.domain.ports import Weights
+from mgral_service.domain.specs import AgentSpec, CycleSpec, DetectorSpec, TableSpec
+from mgral_service.strategies import STRATEGIES
+
+OUT = HERE.parent / "out" / "benchmarks"
+COMPARED = (REFERENCE, "entropy", "entropy_sum", "coreset", "mgral", "mgral-paper")
+WARM = TableSpec(
+    records=24, objective="csd", start="detector", rate=0.3, steps=20, views=4, checkpoints=4
+)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Data, and what every strategy finds there. scenes: of the generated data; cycles and seeds:
+    unless told otherwise. table and agent: of "mgral".
+    """
+
+    name: str
+    initial: int
+    budget: int
+    cycles: int
+    seeds: int
+    scenes: int = 600
+    detector: DetectorSpec = field(default_factory=DetectorSpec)
+    table: TableSpec = WARM
+    agent: AgentSpec = field(default_factory=lambda: AgentSpec(iterations=200))
+
+    def job(self, strategy: str, seed: int, device: str) -> Job:
+        """The first of a run."""
+        spec = CycleSpec(self.name, self.budget, seed, strategy, detector=self.detector)
+        if strategy.startswith("mgral"):
+            spec = replace(spec, strategy="mgral", table=self.table, agent=self.agent)
+        if strategy == "mgral-paper":
+            spec = as_printed(spec)
+        return Job(self.name, self.scenes, self.initial, strategy, spec, device)
+
+    @property
+    def quick(self) -> World:
+        return replace(
+            self,
+            cycles=1,
+            seeds=2,
+            scenes=96,
+            detector=replace(self.detector, steps=2),
+            table=replace(self.table, records=4, steps=2, views=1, checkpoints=1, online=1),
+            agent=replace(self.agent, iterations=5),
+        )
+
+
+WORLDS = {one.name: one for one in (World("digits", 40, 20, 4, 5), World("vehicles", 40, 40, 3, 3))}
+
+
+def as_printed(spec: CycleSpec) -> CycleSpec:
+    """The paper's method with every switch as it is printed: proxies on unlabelled batches alone,
+    trained from the initial weights, uniform batches, inverse Wasserstein distance, one walk over
+    the pool, one draw a step, Eq. 2, and the agent's batch whatever the table is worth.
+
+    M and the numbers of steps are not the paper's: they stay in proportion to the data.
+    """
+    return replace(
+        spec,
+        choice="agent",
+        table=replace(
+            spec.table,
+            source="semi_supervised",
+            design="uniform",
+            objective="sed" if spec.detector.name == "retinanet" else "isd",
+            start="initial",
+            rate=1.0,
+            steps=max(spec.table.steps, 2 * spec.detector.steps // 5),
+            views=0,
+            stop=1.0,
+            checkpoints=1,
+            repeats=1,
+            average=True,
+            common_draws=False,
+            online=0,
+            value_model="idw",
+            distance="exact",
+            cutoff="query",
+        ),
+        agent=replace(
+            spec.agent,
+            draws=1,
+            baseline="paper",
+            memory=0.5,
+            lane=0,
+            caution=0.0,
+            entropy=0.0,
+            clusters=0,
+        ),
+    )
+
+
+# --- all tasks ----------------------------------------------------------------------------------
+
+Submit = Callable[[Job, Weights | None], "Future[tuple[Point, Weights]]"]
+
+
+class Kept:
+    """Points in a file of JSON lines, by the key of their job."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._points: dict[str, Point] = {}
+        for line in file.read_text("utf-8").splitlines() if file.is_file() else ():
+            try:
+                told = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # cut off by an interruption
+            told |= {"batch": tuple(told["batch"]), "counts": tuple(told["counts"])}
+            key = told.pop("key")
+            self._points[key] = Point(**told)
+
+    def get(self, job: Job) -> Point | None:
+        found = self._points.get(job.key)
+        return None if found is None else replace(found, strategy=job.strategy)
+
+    def put(self, job: Job, point: Point) -> None:
+        self._points[job.key] = point
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": job.key, **asdict(point)}) + "\n")
+
+
+def play(
+    world: World, strategies: Sequence[str], device: str, submit: Submit, many: int, kept: Kept
+) -> list[Point]:
+    """Every strategy with every seed, all cycles; `many` tasks at once, earlier seeds first, so
+    that a comparison that is cut short has whole seeds.
+    """
+    points: list[Point] = []
+    ready: list[tuple[Job, Weights | None]] = []
+    waiting: dict[Future[tuple[Point, Weights]], Job] = {}
+
+    def go_on(job: Job, point: Point, weights: Weights | None) -> None:
+        """Note what is known, and make ready what comes after it."""
+        found: Point | None = point
+        while found is not None:
+            points.append(found)
+            if job.cycle == world.cycles:
+                return
+            job = job.after(found)
+            found = kept.get(job)
+            weights = None if found is not None else weights
+        ready.append((job, weights))
+
+    def open_runs(job: Job, point: Point, weights: Weights | None) -> None:
+        for name in strategies:
+            own = world.job(name, job.spec.seed, device)
+            go_on(own, replace(point, strategy=name), weights)
+
+    for seed in range(world.seeds):
+        job = world.job(REFERENCE, seed, device)
+        known = kept.get(job)
+        if known is None:
+            ready.append((job, None))
+        else:
+            open_runs(job, known, None)
+    while ready or waiting:
+        ready.sort(key=lambda one: (one[0].spec.seed, one[0].cycle))
+        while ready and len(waiting) < many:
+            job, weights = ready.pop(0)
+            waiting[submit(job, weights)] = job
+        for done in wait(waiting, return_when=FIRST_COMPLETED).done:
+            job = waiting.pop(done)
+            point, weights = done.result()
+            kept.put(job, point)
+            _tell(job, point)
+            (go_on if job.cycle else open_runs)(job, point, weights)
+    order = {name: at for at, name in enumerate(strategies)}
+    return sorted(points, key=lambda one: (order[one.strategy], one.seed, one.cycle))
+
+
+def _tell(job: Job, point: Point) -> None:
+    who = job.strategy if job.cycle else "initial images"
+    print(
+        f"{job.world}, seed {job.spec.seed}, cycle {job.cycle}, {who}: AP50 {point.ap50:.4f}, "
+        f"{point.trainings} proxies, {point.seconds:.0f} s",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+@contextmanager
+def tasks(local: bool, device: str) -> Iterator[tuple[Submit, int]]:
+    """Ray tasks of one processor, or processes of this machine; and how many at once."""
+    if local or find_spec("ray") is None:
+        many = (os.cpu_count() or 1) if device == "cpu" else 1
+        pool = ProcessPoolExecutor(many, multiprocessing.get_context("spawn"))
+        try:
+            yield lambda job, weights: pool.submit(step, job, weights), many
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return
+    import ray
+
+    from mgral_service.cluster.proxies import connect
+
+    connect()
+    found = ray.cluster_resources()
+    remote = ray.remote(num_cpus=1, num_gpus=float(device == "cuda"))(step)
+    many = int(found.get("CPU" if device == "cpu" else "GPU", 1))
+    yield lambda job, weights: remote.remote(job, weights).future(), many
+
+
+def own_flags() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--world", nargs="+", choices=tuple(WORLDS), help="default: all")
+    parser.add_argument("--strategies", nargs="+", choices=(*STRATEGIES, "mgral-paper"))
+    parser.add_argument("--seeds", type=int, help="how many")
+    parser.add_argument("--cycles", type=int)
+    parser.add_argument("--local", action="store_true", help="processes in place of Ray tasks")
+    return parser
+
+
+def measure(options: Options) -> Figures:
+    own = options.own
+    names = own["world"] or (["digits"] if options.quick else list(WORLDS))
+    strategies = tuple(dict.fromkeys((REFERENCE, *(own["strategies"] or COMPARED))))
+    kept = Kept(OUT / "compare.jsonl")
+    figures: dict[str, float] = {}
+    with tasks(own["local"], options.device) as (submit, many):
+        for name in names:
+            world = WORLDS[name].quick if options.quick else WORLDS[name]
+            seeds, cycles = own["seeds"] or world.seeds, own["cycles"] or world.cycles
+            world = replace(world, seeds=seeds, cycles=cycles)
+            points = play(world, strategies, options.device, submit, many, kept)
+            folder = OUT / "compare" / f"{name}{'-quick' * options.quick}"
+            figures |= write(name, points, folder)
+    return figures
+
+
+def write(name: str, points: Sequence[Point], folder: Path) -> dict[str, float]:
+    """Curves, figure and table of a world into `folder`; its figures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    curves = Curves(points)
+    summaries = [curves.summary(one) for one in curves.strategies]
+    write_csv(points, folder / "curves.csv")
+    draw(curves, name, folder / "curves.png")
+    (folder / "table.md").write_text(table(summaries, len(curves.seeds)), "utf-8")
+    figures = {f"{name}_seeds": float(len(curves.seeds)), f"{name}_cycles": curves.cycles - 1.0}
+    for one in summaries:
+        figures |= one.figures(f"{name}_{one.strategy.replace('-', '_')}")
+    return figures
+
+
+def start(arguments: Sequence[str] | None = None) -> None:
+    words = "learning curves of strategies: area under AP50, gains over uniform, what they cost"
+    main("compare", words, measure, arguments, own_flags())
+
+
+if __name__ == "__main__":
+    start()

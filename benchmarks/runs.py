@@ -1,0 +1,235 @@
+"""One cycle of one run of a comparison: the product's own `cycle.run` and `cycle.evaluate` on a
+detector in this process, scored on test images that the cycle never sees.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.curves import Point
+from benchmarks.harness import dataset
+from benchmarks.trainings import BothMetrics
+from mgral_service import cycle
+from mgral_service.datasets import Ingested, ingest
+from mgral_service.datasets.digits import write_digits
+from mgral_service.datasets.loading import ImageStore, load_images
+from mgral_service.detectors.local import LocalProxyTrainer, TaskDetector
+from mgral_service.domain.boxes import PoolObservation
+from mgral_service.domain.pool import PoolSplit, carve_scoring, label
+from mgral_service.domain.ports import Weights
+from mgral_service.domain.records import CycleReport, LookupRecord, Progress, Selection, Status
+from mgral_service.domain.seeds import Purpose, seed_of, stream
+from mgral_service.domain.specs import CycleSpec, DatasetSpec
+from mgral_service.metrics import METRICS
+from mgral_service.strategies import STRATEGIES
+
+SCORING_SHARE = 0.25  # of the training images
+DATA = {"digits": "", "vehicles": "vehicles_openimages"}  # folder; "": generated
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A cycle of a run, after the batches that were `bought` before it; cycle 0: the initial images
+    alone, the same for all strategies.
+
+    world, scenes   which data (DATA), and how many scenes where they are generated
+    initial         labelled images at the start, drawn by `spec.seed`
+    strategy        the name of `spec` in the comparison
+    """
+
+    world: str
+    scenes: int
+    initial: int
+    strategy: str
+    spec: CycleSpec
+    device: str
+    cycle: int = 0
+    bought: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Of all that makes its result; what was bought follows from the rest."""
+        spec = asdict(self.spec)
+        if self.cycle == 0:
+            del spec["strategy"], spec["budget"]
+        if self.cycle == 0 or self.spec.strategy != "mgral":
+            for unused in ("table", "agent", "when_uninformed", "choice"):
+                del spec[unused]
+        told = [self.world, self.scenes, self.initial, spec, self.device, self.cycle]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:24]
+
+    def after(self, found: Point) -> Job:
+        """The run's next cycle."""
+        bought = (*self.bought, found.batch) if self.cycle else ()
+        return replace(self, cycle=self.cycle + 1, bought=bought)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    data: Ingested
+    images: ImageStore
+
+    def split(self, job: Job) -> PoolSplit:
+        """Roles at the start of the job's cycle, by its seed; test images have none."""
+        rng = stream(job.spec.seed, Purpose.INITIAL)
+        every = sorted({*self.data.labelled, *self.data.scoring})
+        scoring = carve_scoring(every, SCORING_SHARE, rng)
+        left = rng.permutation(sorted({*every} - {*scoring})).tolist()
+        initial, pool = left[: job.initial], tuple(left[job.initial :])
+        split = PoolSplit(dict.fromkeys(initial, 0), pool, scoring)
+        for number, batch in enumerate(job.bought, start=1):
+            split = label(split, batch, number)
+        return split
+
+
+@lru_cache(maxsize=1)
+def place(name: str, scenes: int, size: int) -> Place:
+    with tempfile.TemporaryDirectory() as folder:
+        root = dataset(DATA[name]) if DATA[name] else write_digits(Path(folder) / "d", scenes)
+        data = ingest(DatasetSpec(name, str(root), test="test.json"))
+        return Place(data, load_images(root, data.images, size))
+
+
+class CarriedDetector(TaskDetector):
+    """A task detector that can go on with the weights of another process, and whose own outlive the
+    next fit.
+    """
+
+    def state(self) -> Weights:
+        return {name: value.copy() for name, value in super().state().items()}
+
+    def load(self, weights: Weights) -> None:
+        self._net.load_state_dict({name: torch.tensor(weights[name]) for name in weights})
+
+
+class Notebook:
+    """cycle.Journal in memory, of a cycle whose detector was fitted and has observed."""
+
+    def __init__(self, seen: PoolObservation, weights: Weights) -> None:
+        self._seen, self._weights = seen, weights
+        self._records: dict[int, LookupRecord] = {}
+        self._report: CycleReport | None = None
+
+    @property
+    def trainings(self) -> int:
+        """Of proxies, those that failed included."""
+        if self._report is None:
+            return 0
+        failed = len(self._report.failed_proxies)
+        return (len(self._records) + failed) * self._report.spec.table.repeats
+
+    def enter(self, status: Status) -> None: ...
+
+    def progress(self, progress: Progress) -> None: ...
+
+    def clock(self) -> float:
+        return time.monotonic()
+
+    def observation(self) -> PoolObservation:
+        return self._seen
+
+    def keep_observation(self, observation: PoolObservation) -> None:
+        self._seen = observation
+
+    def records(self) -> tuple[LookupRecord, ...]:
+        return tuple(self._records[index] for index in sorted(self._records))
+
+    def keep_record(self, record: LookupRecord) -> None:
+        self._records[record.index] = record
+
+    def report(self) -> CycleReport | None:
+        return self._report
+
+    def keep_report(self, report: CycleReport) -> None:
+        self._report = report
+
+    def keep_agent(self, arrays: Mapping[str, Any], winner: str) -> None: ...
+
+    def keep_selection(self, selection: Selection) -> None: ...
+
+    def detector(self) -> Weights:
+        return self._weights
+
+    def keep_detector(self, weights: Weights) -> None:
+        self._weights = weights
+
+
+def step(job: Job, weights: Weights | None) -> tuple[Point, Weights]:
+    """The job's point, and the weights of the detector that gave it. weights: of the detector after
+    the cycle before; None: it is fitted again.
+    """
+    torch.set_num_threads(1)
+    spec, here = job.spec, place(job.world, job.scenes, job.spec.detector.size)
+    split, truth = here.split(job), here.data.annotations
+    metric = BothMetrics()
+    seed = seed_of(spec.seed, Purpose.DETECTOR)
+    classes = here.data.classes
+    detector = CarriedDetector(spec.detector, classes, here.images, metric, seed, job.device)
+    if weights is None:
+        detector.fit(truth.subset(split.labelled), _silent)
+    else:
+        detector.load(weights)
+    batch: tuple[str, ...] = ()
+    chosen_by, seconds, trainings = "", 0.0, 0
+    if job.cycle:
+        seen = detector.observe((*split.labelled, *split.unlabelled), _silent)
+        journal = Notebook(seen, detector.state())
+        bench = _bench(job, here, split, detector)
+        clock = time.process_time if job.device == "cpu" else time.perf_counter
+        began = clock()
+        selection = cycle.run(bench, journal)
+        seconds, trainings, chosen_by = clock() - began, journal.trainings, selection.strategy
+        batch = tuple(one.image_id for one in selection.images)
+        cycle.evaluate(bench, truth.subset(batch), journal)
+    ap50 = detector.score(truth.subset(here.data.test))
+    known, new = truth.subset((*split.labelled, *batch)), truth.subset(batch or split.labelled)
+    point = Point(
+        job.world,
+        job.strategy,
+        spec.seed,
+        job.cycle,
+        len(known),
+        int((~known.ignore).sum()),
+        ap50,
+        metric.ap[-1],
+        round(seconds, 3),
+        trainings,
+        batch,
+        tuple(np.bincount(new.labels[~new.ignore], minlength=len(classes)).tolist()),
+        chosen_by,
+    )
+    return point, detector.state()
+
+
+def _bench(job: Job, here: Place, split: PoolSplit, detector: TaskDetector) -> cycle.Workbench:
+    """Without a label of the pool, and without a test image."""
+    spec, classes = job.spec, here.data.classes
+    known = here.data.annotations.subset((*split.labelled, *split.scoring))
+    proxies = LocalProxyTrainer(
+        spec.detector,
+        spec.table,
+        classes,
+        here.images,
+        known,
+        split.scoring,
+        METRICS[spec.metric](),
+        job.device,
+    )
+    name = f"cyc_{job.key}"
+    return cycle.Workbench(
+        name, spec, split, classes, known, detector, proxies, lambda one: STRATEGIES[one]()
+    )
+
+
+def _silent(progress: Progress) -> None: ...
