@@ -130,8 +130,7 @@ class Site:
         if key not in self._weights:
             truth = self.world.data.annotations.subset(key)
             self._detector.fit(truth, lambda progress: None)
-            state = self._detector.state()
-            self._weights[key] = {name: np.array(value) for name, value in state.items()}
+            self._weights[key] = self._detector.state()
         return self._weights[key]
 
     @property

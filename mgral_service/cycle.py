@@ -196,7 +196,7 @@ class _Crew:
         if kept is None:
             detector = self.bench.detector
             detector.fit(self.bench.annotations.subset(base), self.journal.progress)
-            kept = {name: np.array(value) for name, value in detector.state().items()}
+            kept = detector.state()
             if whole:
                 self.journal.keep_detector(kept)
         return kept

@@ -37,6 +37,8 @@ TABLE = {
     "steps": 20,
     "views": 4,
     "checkpoints": 4,
+    "rotations": 1,  # each one costs a detector to start from
+    "online": 0,
 }
 SHOWN = 10
 

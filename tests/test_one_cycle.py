@@ -25,7 +25,7 @@ SPEC = {
     "dataset": "tiny",
     "budget": BUDGET,
     "detector": {"size": 96, "steps": 12, "batch": 4},
-    "table": {"records": RECORDS, "steps": 3},
+    "table": {"records": RECORDS, "steps": 3, "online": 1},
     "agent": {"iterations": 4, "draws": 4},
 }
 RESTING = frozenset({"SELECTED", "SUCCEEDED", "FAILED", "CANCELLED"})
@@ -112,7 +112,7 @@ def test_unknown_things_are_not_found(client: Client) -> None:
 
 
 def test_a_cancelled_cycle_frees_the_cluster(client: Client, cycle: str) -> None:
-    slow = SPEC | {"table": {"records": 60, "steps": 200}}
+    slow = SPEC | {"table": {"records": 60, "steps": 200, "online": 0}}
     started = client.start(slow, key="to-cancel")["id"]
     deadline = time.monotonic() + 120
     while client.cycle(started)["status"] != "TRAINING_PROXIES":

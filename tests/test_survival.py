@@ -36,6 +36,7 @@ batch = 4
 records = {records}
 steps = {steps}
 actors = {actors}
+online = 0
 [cycle.agent]
 iterations = 4
 draws = 4

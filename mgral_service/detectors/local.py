@@ -111,7 +111,7 @@ class TaskDetector:
         return self._metric(seen.detections, truth)
 
     def state(self) -> Mapping[str, np.ndarray[Any, Any]]:
-        return {name: value.cpu().numpy() for name, value in self._net.state_dict().items()}
+        return {name: value.cpu().numpy().copy() for name, value in self._net.state_dict().items()}
 
 
 class LocalProxyTrainer:

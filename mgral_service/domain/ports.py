@@ -123,7 +123,7 @@ class Detector(Protocol):
         ...
 
     def state(self) -> Weights:
-        """For a checkpoint."""
+        """A copy, for a checkpoint."""
         ...
 
 

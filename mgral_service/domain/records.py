@@ -301,7 +301,8 @@ class RewardPoint:
 @dataclass(frozen=True, slots=True)
 class TablePoint:
     """A record as the report shows it; `estimated` is the value model's answer with this record
-    left out; `weight` in [0, 1] is how far it counted.
+    left out; `weight` in [0, 1] is how far it counted, `level` the mean of the records it is
+    compared with (same source, same labelled images).
     """
 
     index: int
@@ -311,6 +312,7 @@ class TablePoint:
     seconds: float
     source: Source = "semi_supervised"
     weight: float = 1.0
+    level: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

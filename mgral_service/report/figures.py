@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mgral_service.domain.records import Evidence, Selection
 
 COLUMNS, TILE, MARGIN, CAPTION = 6, 220, 8, 30  # of the contact sheet, in pixels
 MOST_TILES = 60
+_WITH_LABELS = {"hindsight": "with", "semi_supervised": "without"}
 
 
 def contact_sheet(selection: Selection, files: Mapping[str, Path], out: Path) -> None:
@@ -73,37 +75,40 @@ def reward_figure(evidence: Evidence, caution: float, out: Path) -> None:
 
 
 def table_figure(evidence: Evidence, out: Path) -> None:
-    """Each record's measured mAP against the value model's estimate without it.
+    """Each record that counts: its measured mAP against the value model's estimate without it, both
+    over the mean of its level.
 
     Leaving a high record out lowers the mean that its estimate starts from; as in the reliability's
-    rank correlation, each estimate is taken from the mean of the others and shown about the common
-    one.
+    rank correlation, each estimate is taken from the mean of the others.
     """
-    total, count = sum(point.measured for point in evidence.table), len(evidence.table)
+    counted = [point for point in evidence.table if point.weight > 0]
+    size = Counter(point.level for point in counted)
+    gains = {point.index: point.measured - point.level for point in counted}
     shown = {
         point.index: point.estimated
-        - (total - point.measured) / max(1, count - 1)
-        + total / max(1, count)
-        for point in evidence.table
+        - point.level
+        + gains[point.index] / max(1, size[point.level] - 1)
+        for point in counted
     }
     figure = Figure(figsize=(6, 5.5), layout="constrained")
     axes = figure.subplots()
-    for design in sorted({point.design for point in evidence.table}):
-        points = [point for point in evidence.table if point.design == design]
+    for source, design in sorted({(point.source, point.design) for point in counted}):
+        points = [one.index for one in counted if (one.source, one.design) == (source, design)]
         axes.scatter(
-            [point.measured for point in points],
-            [shown[point.index] for point in points],
-            label=design,
+            [gains[index] for index in points],
+            [shown[index] for index in points],
+            label=f"{design}, {_WITH_LABELS[source]} labels",
+            marker="o" if source == "hindsight" else "^",
             s=28,
         )
-    values = [*shown.values(), *(point.measured for point in evidence.table)]
+    values = [*shown.values(), *gains.values()]
     low, high = min(values), max(values)
     axes.plot([low, high], [low, high], color="grey", linewidth=0.8)
     told = evidence.reliability
-    axes.set_xlabel("measured mAP of the proxy")
-    axes.set_ylabel("estimated without this record, about the common mean")
+    axes.set_xlabel("measured mAP of the proxy, over the mean of its kind")
+    axes.set_ylabel("estimated without this record")
     axes.set_title(
-        f"Lookup table, {told.records} records\n"
+        f"Lookup table, {told.records} records that count in full\n"
         f"Spearman {told.spearman:.2f} (95 % interval {told.low:.2f} to {told.high:.2f})"
     )
     axes.legend(fontsize=8)

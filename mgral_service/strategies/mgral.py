@@ -138,6 +138,7 @@ class _Reward:
 
     def points(self) -> tuple[TablePoint, ...]:
         table = self.table
+        levels = table.scores - table.deviations()
         return tuple(
             TablePoint(
                 int(table.indices[at]),
@@ -147,6 +148,7 @@ class _Reward:
                 float(table.seconds[at]),
                 table.sources[at],
                 float(table.weights[at]),
+                float(levels[at]),
             )
             for at, estimated in enumerate(self.model.left_out())
         )

@@ -7,8 +7,16 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from mgral_service.agent import reinforce
 from mgral_service.agent.policy import score
-from mgral_service.agent.reinforce import GREEDY_EVERY, Reward, TrainedAgent, greedy, train_agent
+from mgral_service.agent.reinforce import (
+    GREEDY_EVERY,
+    Reward,
+    Scorer,
+    TrainedAgent,
+    greedy,
+    train_agent,
+)
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.records import Progress
 from mgral_service.domain.specs import AgentSpec
@@ -107,3 +115,46 @@ def test_progress_is_reported_and_may_stop_the_training() -> None:
     assert told[-1].phase == "TRAINING_AGENT"
     assert told[-1].total == SPEC.iterations
     assert set(told[-1].figures) == {"reward", "best", "loss", "greedy"}
+
+
+def test_a_large_pool_is_walked_in_parts_and_scored_as_a_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reinforce, "WALKED", 30)
+    monkeypatch.setattr(reinforce, "LEAST_BATCH", 4)
+    sizes: set[int] = set()
+    seen: set[int] = set()
+
+    def watched(batches: Sequence[IntArray]) -> tuple[FloatArray, FloatArray]:
+        sizes.update(len(batch) for batch in batches)
+        seen.update(int(at) for batch in batches for at in batch)
+        return planted()(batches)
+
+    spec = replace(SPEC, iterations=120)
+    agent = train_agent(POINTS, watched, 12, spec, 0, lambda progress: None)
+    assert sizes == {6}  # half the pool, half the budget
+    assert len(seen) > 50
+    assert agent.scores == pytest.approx(score(agent.weights, POINTS), abs=1e-6)
+    chosen = POINTS[greedy(agent.scores, 12), 0].mean()
+    assert chosen > 0.7 * np.sort(POINTS[:, 0])[-12:].mean()
+
+
+def test_a_reward_that_changes_between_revalues_the_best_batch() -> None:
+    """From iteration 20 on the sign is turned: what was best before is worth its negative."""
+    sign = [1.0]
+
+    def reward(batches: Sequence[IntArray]) -> tuple[FloatArray, FloatArray]:
+        mean, sd = planted()(batches)
+        return sign[0] * mean, sd
+
+    def between(iteration: int, scorer: Scorer) -> bool:
+        if iteration != 20:
+            return False
+        assert scorer(POINTS).shape == (60,)
+        sign[0] = -1.0
+        return True
+
+    spec = replace(SPEC, iterations=200)
+    agent = train_agent(POINTS, reward, 10, spec, 0, lambda progress: None, between=between)
+    assert agent.value == pytest.approx(-POINTS[greedy(agent.scores, 10), 0].mean())
+    assert agent.value > 0.5

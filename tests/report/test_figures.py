@@ -45,6 +45,13 @@ def test_the_contact_sheet_shows_each_image_with_its_boxes(tmp_path: Path) -> No
     assert (with_box != _pixels(tmp_path / "bare.png")).any()
 
 
+def test_records_of_no_weight_are_not_drawn(tmp_path: Path) -> None:
+    figures.table_figure(EVIDENCE, tmp_path / "table.png")
+    more = (*EVIDENCE.table, TablePoint(9, "tilted", 0.9, 0.1, 1.0, weight=0.0))
+    figures.table_figure(replace(EVIDENCE, table=more), tmp_path / "more.png")
+    assert (_pixels(tmp_path / "table.png") == _pixels(tmp_path / "more.png")).all()
+
+
 def test_the_curves_are_drawn(tmp_path: Path) -> None:
     figures.reward_figure(EVIDENCE, 0.5, tmp_path / "reward.png")
     figures.table_figure(EVIDENCE, tmp_path / "table.png")

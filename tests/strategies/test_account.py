@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mgral_service.domain.records import Candidate, Evidence, Reliability, RewardPoint, TablePoint
 from mgral_service.domain.specs import CycleSpec
 from mgral_service.strategies.account import tell
@@ -52,3 +54,51 @@ def test_a_lone_candidate_and_no_training_are_told_shortly() -> None:
     told = words(candidates=(AGENT,), history=())
     assert "ahead of" not in told
     assert "iterations" not in told
+
+
+def both_ways(pool_weight: float, fidelity: Reliability | None) -> Evidence:
+    """Three hindsight records, a twin, one of the pool."""
+    table = (
+        *(TablePoint(at, "tilted", 0.3, 0.3, 1.0, "hindsight") for at in range(3)),
+        TablePoint(3, "tilted", 0.2, 0.2, 1.0, "semi_supervised", 0.0),
+        TablePoint(4, "tilted", 0.2, 0.2, 1.0, "semi_supervised", pool_weight),
+    )
+    reliability = Reliability(3, 0.4, 0.1, 0.7)
+    return Evidence(reliability, (AGENT, RIDGE), HISTORY, table, 0, 0.25, (), fidelity)
+
+
+def test_it_says_that_hindsight_alone_spoke_and_why() -> None:
+    told = " ".join(tell(both_ways(0.0, Reliability(8, 0.1, -0.4, 0.5)), SPEC, "agent"))
+    assert "Hindsight spoke: the 3 proxies that count" in told
+    assert "Spearman 0.10 (95 % interval -0.40 to 0.50)" in told
+    assert "so batches without labels were not asked" in told
+
+
+def test_it_says_how_far_the_surrogate_counted_beside_hindsight() -> None:
+    told = " ".join(tell(both_ways(0.25, Reliability(8, 0.7, 0.25, 0.9)), SPEC, "agent"))
+    assert (
+        "Both rewards spoke: 3 proxies trained on labelled batches with their labels, and 1" in told
+    )
+    assert "counting 0.25 of one of those" in told
+    assert "so batches without labels were taken into account" in told
+
+
+def test_it_says_that_the_surrogate_spoke_alone_and_when_labels_were_too_few() -> None:
+    assert "The surrogate spoke" in words()
+    assert "fewer than 12 labelled images" in words()
+    spec = replace(SPEC, table=replace(SPEC.table, source="semi_supervised"))
+    evidence = Evidence(Reliability(2, 0.4, 0.1, 0.7), (AGENT,), (), TABLE, 0, 0.25, ())
+    assert "too few" not in " ".join(tell(evidence, spec, "agent"))
+
+
+def test_an_agent_that_always_chooses_is_not_said_to_have_won() -> None:
+    spec = replace(SPEC, choice="agent")
+    evidence = Evidence(Reliability(2, 0.1, -0.4, 0.7), (RIDGE, AGENT), (), TABLE, 0, 1.0, ())
+    told = " ".join(tell(evidence, spec, "agent"))
+    assert "The agent chose all the same, as choice = 'agent' says." in told
+    assert "would have won" in told
+
+
+def test_batches_trained_while_it_learned_are_counted() -> None:
+    evidence = replace(both_ways(0.0, None), online=4)
+    assert "4 batches that it proposed were trained" in " ".join(tell(evidence, SPEC, "agent"))

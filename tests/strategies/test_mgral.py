@@ -115,3 +115,22 @@ def test_reasons_read_as_sentences() -> None:
     assert reason.startswith("Rank 1 of 15 by the a")
     for part in ("% of the pool", "from the nearest labelled image", "would have taken it"):
         assert part in reason or "found nothing" in reason
+
+
+def test_clusters_first_choose_from_the_best_clusters_and_rank_again_alike() -> None:
+    query = query_of(mean_of(VALUES))
+    spec = replace(query.spec, choice="agent", agent=replace(query.spec.agent, clusters=20))
+    choice = choose(replace(query, spec=spec))
+    assert choice.strategy == "agent"
+    again = rerank(spec, SPLIT, SEEN, CLASSES, choice.agent, "agent", 15, np.random.default_rng(0))
+    assert again.ids == choice.ids
+    plain = choose(replace(query, spec=replace(query.spec, choice="agent")))
+    assert plain.ids != choice.ids
+
+
+def test_a_cycle_whose_agent_always_chooses_follows_noise_too() -> None:
+    query = query_of(noise(), records=24)
+    choice = choose(replace(query, spec=replace(query.spec, choice="agent")))
+    assert choice.strategy == "agent"
+    assert choice.evidence is not None
+    assert any("The agent chose all the same" in line for line in choice.evidence.words)
