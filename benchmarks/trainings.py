@@ -212,15 +212,17 @@ def outcomes(jobs: Sequence[Job], device: str) -> list[Outcome]:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """`batches` batches of a setting, each trained with every seed."""
+    """`batches` batches of a setting from number `first` on, each trained with every seed."""
 
     setting: Setting
     batches: int
     seeds: tuple[int, ...]
+    first: int = 0
 
     @property
     def jobs(self) -> list[Job]:
-        return [Job(self.setting, at, seed) for at in range(self.batches) for seed in self.seeds]
+        numbers = range(self.first, self.first + self.batches)
+        return [Job(self.setting, at, seed) for at in numbers for seed in self.seeds]
 
 
 Name = TypeVar("Name")

@@ -347,6 +347,41 @@ def select(
 
 
 @app.command()
+def scan(
+    cycle: Annotated[str, typer.Argument(help="Whose detector and agent choose.")],
+    images: Annotated[Path, typer.Argument(help="Lines of id,URI or of URIs (file://, s3:// ...)")],
+    budget: Annotated[int, typer.Option(min=1)],
+    to: Annotated[Path, typer.Option("--out", help="A CSV file.")] = Path("out/scan.csv"),
+    seen: Annotated[
+        str, typer.Option(help="Folder or URI for what the detector sees; kept, and used again.")
+    ] = "out/scan",
+    actors: Annotated[int, typer.Option(min=1, help="At work at the same time.")] = 2,
+    gpus: Annotated[float, typer.Option(min=0, help="Of each.")] = 0.0,
+) -> None:
+    """Choose from a pool that lies elsewhere, with Ray Data on the cluster.
+
+    The cycle's detector and agent are read from MGRAL_HOME. The cluster is the one that
+    RAY_ADDRESS names, or one on this machine for as long as this takes.
+    """
+    from mgral_service import scan as scanning
+    from mgral_service.cluster.pool import Actors
+    from mgral_service.cluster.proxies import connect
+    from mgral_service.store.artifacts import FileArtifacts
+
+    known = settings.from_environment()
+    listed = scanning.read_uris(images)
+    folder = seen if "://" in seen else str(Path(seen).resolve())
+    kept = FileArtifacts(known.home / "cycles")
+    observer, weights = scanning.of_cycle(_client(), kept, cycle, wiring.device_of(known))
+    connect()
+    done = scanning.scan(listed, observer, weights, budget, folder, Actors(actors, 1.0, gpus))
+    scanning.write(done, to)
+    for one in done.refused:
+        err.print(f"refused {one.id}: {one.cause}", highlight=False)
+    out.print(f"{len(done.images)} of {len(listed)} images: {to}", highlight=False)
+
+
+@app.command()
 def annotate(
     cycle: str,
     file: Annotated[Path, typer.Argument(help="COCO JSON from the annotation tool.")],

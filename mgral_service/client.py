@@ -25,7 +25,7 @@ class Client:
     def __init__(self, url: str, token: str | None = None, timeout_s: float = 300.0) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s)
-        self._url = url
+        self.url = url
 
     def __enter__(self) -> Self:
         return self
@@ -38,7 +38,7 @@ class Client:
         try:
             answer = self._http.request(method, path, **options)
         except httpx.HTTPError as error:
-            raise Unavailable(f"the service at {self._url}", type(error).__name__) from error
+            raise Unavailable(f"the service at {self.url}", type(error).__name__) from error
         if answer.status_code >= 400:
             raise _error_of(answer)
         if "json" in answer.headers.get("content-type", ""):

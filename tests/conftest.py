@@ -15,8 +15,8 @@ from mgral_service.store.embedded import EmbeddedValkey
 from mgral_service.store.memory import memory_stores
 from mgral_service.store.redis import redis_stores
 
-# Small tensors: threads that wait for each other cost more than they bring, most of all beside other
-# work. Read when torch is first imported.
+# Small tensors: threads that wait for each other cost more than they bring, most of all beside
+# other work. Read when torch is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Ray reads its authentication mode when it is first imported: one token for all clusters of a run.

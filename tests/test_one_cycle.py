@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,7 +88,7 @@ def test_the_selection_names_budget_images_each_with_a_reason(client: Client, cy
 def test_progress_counts_every_record(client: Client, cycle: str) -> None:
     events = list(client.events(cycle, frozenset({"SELECTED"})))
     counted = [data for kind, data in events if data.get("phase") == "TRAINING_PROXIES"]
-    assert counted[-1]["done"] == counted[-1]["total"] == RECORDS
+    assert counted[-1]["done"] == counted[-1]["total"] == RECORDS + 1  # one joined online
 
 
 def test_another_budget_is_ranked_by_the_replica(client: Client, cycle: str) -> None:
@@ -96,6 +98,25 @@ def test_another_budget_is_ranked_by_the_replica(client: Client, cycle: str) -> 
     assert len(set(fewer)) == 3
     assert len(set(more)) == 9
     assert len(set(stored) & set(more)) >= 3
+
+
+def test_the_cycle_s_agent_chooses_from_files_elsewhere(
+    client: Client, cycle: str, home: Path, folder: Path, tmp_path: Path
+) -> None:
+    files = sorted((folder / "images").glob("*.jpg"))[:9]
+    listed, out = tmp_path / "images.txt", tmp_path / "chosen.csv"
+    listed.write_text("".join(f"{file.as_uri()}\n" for file in files))
+    command = [sys.executable, "-m", "mgral_service", "scan", cycle, str(listed), "--budget", "4"]
+    known = {"MGRAL_URL": client.url, "MGRAL_HOME": str(home), "RAY_ADDRESS": "auto"}
+    subprocess.run(
+        [*command, "--out", str(out), "--seen", str(tmp_path / "seen"), "--actors", "1"],
+        env=os.environ | known,
+        check=True,
+        timeout=200,
+    )
+    _, *rows = out.read_text().splitlines()
+    assert len(rows) == 4
+    assert {row.split(",")[1] for row in rows} <= {file.as_uri() for file in files}
 
 
 def test_the_same_key_is_the_same_cycle(client: Client, cycle: str) -> None:

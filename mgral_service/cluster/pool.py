@@ -122,6 +122,18 @@ def refused(folder: str) -> tuple[Refused, ...]:
     return tuple(Refused(row["id"], row["cause"]) for row in lost.to_pylist())
 
 
+def seen_in(folder: str) -> list[str]:
+    """Ids of an observation, refused ones included, in the order given; none in an empty folder."""
+    store, path = place_of(folder)
+    if not store.get_file_info(fs.FileSelector(path, allow_not_found=True)):
+        return []
+    return list(
+        parquet.read_table(path, columns=["position", "id"], filesystem=store)
+        .sort_by("position")["id"]
+        .to_pylist()
+    )
+
+
 def observation_in(folder: str) -> PoolObservation:
     """All that was seen, in the order given, in this process's memory. Embeddings were kept in
     single precision.

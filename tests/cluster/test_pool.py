@@ -1,10 +1,8 @@
 """A pool of image files, seen and scored by Ray Data, against the same in one process."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,16 +21,16 @@ from mgral_service.cluster.pool import (
     score_pool,
     summarise_pool,
 )
-from mgral_service.datasets.images import decode_image, squeezed
+from mgral_service.datasets.images import squeezed
 from mgral_service.datasets.loading import ImageStore
-from mgral_service.detectors.local import TaskDetector, build
-from mgral_service.detectors.observe import Suppression, observe
+from mgral_service.detectors.local import TaskDetector
+from mgral_service.detectors.observer import DetectorObserver
 from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.errors import InvalidInput
-from mgral_service.domain.ports import Weights
 from mgral_service.domain.specs import DetectorSpec
 from mgral_service.domain.transport import standardise
 from mgral_service.metrics import METRICS
+from mgral_service.scan import scan
 from tests.detectors.tiny import CLASSES, SIDE, squares
 
 # Ray Data warns of its own settings.
@@ -43,28 +41,6 @@ SPEC = DetectorSpec(size=SIDE, steps=40, batch=4)
 GONE, BROKEN = 3, 7
 KEPT = tuple(name for at, name in enumerate(IMAGES.ids) if at not in (GONE, BROKEN))
 LANE = 3
-
-
-class DetectorObserver:
-    """cluster.pool.Observer with a network's weights."""
-
-    def __init__(self, spec: DetectorSpec, classes: Sequence[str], state: Weights) -> None:
-        self._spec = spec
-        self._net = build(spec, classes, torch.device("cpu"))
-        self._net.load_state_dict({name: torch.tensor(value) for name, value in state.items()})
-        self._net.eval()
-
-    def decode(self, data: bytes, uri: str) -> Any:
-        image = decode_image(data, uri)
-        return squeezed(image, self._spec.size), image.size
-
-    def observe(self, ids: Sequence[str], images: Sequence[Any]) -> PoolObservation:
-        side = self._spec.size
-        pixels = np.array([one for one, _ in images], np.uint8).reshape(-1, 3, side, side)
-        sizes = np.array([size for _, size in images], np.float64).reshape(-1, 2)
-        place = {name: at for at, name in enumerate(ids)}
-        store = ImageStore(tuple(ids), pixels, sizes, place)
-        return observe(self._net, store, ids, Suppression(), precision=self._spec.precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +110,25 @@ def test_the_scores_are_those_of_one_walk(seen: Seen) -> None:
     wanted = dict(zip(KEPT, score(weights, standardise(points)), strict=True))
     found = {IMAGES.ids[at]: one for at, one in zip(best.positions, best.scores, strict=True)}
     assert found == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.cluster
+def test_what_was_seen_is_not_looked_at_again(seen: Seen) -> None:
+    points = seen.local.embeddings
+    weights = weights_of(Policy(points.shape[1], torch.Generator().manual_seed(0)), LANE)
+    images = list(zip(IMAGES.ids, seen.uris, strict=True))
+    found = scan(images, _no_observer, weights, 5, seen.folder, Actors())
+    scores = score(weights, standardise(points))
+    wanted = [KEPT[at] for at in np.argsort(-scores)[:5]]
+    assert [name for name, _, _ in found.images] == wanted
+    assert [uri for _, uri, _ in found.images] == [dict(images)[name] for name in wanted]
+    assert found.refused == seen.refused
+
+
+@pytest.mark.cluster
+def test_a_folder_of_another_pool_is_refused(seen: Seen) -> None:
+    with pytest.raises(InvalidInput, match="give an empty folder"):
+        scan([("a", seen.uris[0])], _no_observer, {}, 1, seen.folder, Actors())
 
 
 @pytest.mark.cluster

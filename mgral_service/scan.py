@@ -1,0 +1,136 @@
+"""Choosing from a pool that lies elsewhere: a list of URIs, a cycle's detector and its agent, and a
+Ray cluster that looks at the images and scores them (`mgral scan`).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mgral_service import codec
+from mgral_service.agent.streaming import (
+    LANES,
+    Best,
+    Moments,
+    Weights,
+    lane_scorer,
+    lane_steps,
+)
+from mgral_service.client import Client
+from mgral_service.cluster.pool import (
+    Actors,
+    Observer,
+    Refused,
+    observe_pool,
+    refused,
+    score_pool,
+    seen_in,
+    summarise_pool,
+)
+from mgral_service.domain.errors import InvalidInput, NotFound
+from mgral_service.domain.ports import ArtifactStore
+from mgral_service.domain.records import Status
+from mgral_service.domain.specs import CycleSpec
+
+POLICY = "policy."  # prefix of the weights in a cycle's agent
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """images: (id, URI, score), best first; refused: those that could not be looked at."""
+
+    images: tuple[tuple[str, str, float], ...]
+    refused: tuple[Refused, ...]
+
+
+def read_uris(file: Path) -> list[tuple[str, str]]:
+    """(id, URI) of each line "id,URI", or "URI", which then is its own id. InvalidInput for an id
+    that comes twice, and for a file without lines.
+    """
+    with file.open(encoding="utf-8", newline="") as lines:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(lines) if any(row)]
+    found = [(row[0], row[-1]) for row in rows]
+    if not found:
+        raise InvalidInput(str(file), "holds no line: give id,URI or a URI on each")
+    met: set[str] = set()
+    for number, (name, _) in enumerate(found, start=1):
+        if name in met:
+            raise InvalidInput(f"{file}, line {number}", f"the id {name!r} came before")
+        met.add(name)
+    return found
+
+
+def scan(
+    images: Sequence[tuple[str, str]],
+    observer: Callable[[], Observer],
+    weights: Weights,
+    budget: int,
+    folder: str,
+    actors: Actors,
+) -> Scanned:
+    """The `budget` images that the policy's walk over all of them, in their order, scores highest.
+
+    What the detector sees is kept in `folder`; if all images were looked at there before, they are
+    not looked at again. InvalidInput if the folder holds something else.
+    """
+    if seen_in(folder) != [name for name, _ in images]:
+        observe_pool(images, observer, folder, actors)
+    lost = refused(folder)
+    count = len(images) - len(lost)
+    if not count:
+        return Scanned((), lost)
+    first, *others = summarise_pool(folder, Moments.of)
+    scale = sum(others, first).scale
+    steps = lane_steps(count, int(weights["lane"].item()))
+    best = Best(budget)
+    scorer = partial(lane_scorer, weights, scale, steps)
+    for positions, scores in score_pool(folder, scorer, LANES * steps, actors):
+        best.add(positions, scores)
+    chosen = zip(best.positions.tolist(), best.scores.tolist(), strict=True)
+    return Scanned(tuple((*images[at], score) for at, score in chosen), lost)
+
+
+def of_cycle(
+    client: Client, artifacts: ArtifactStore, cycle: str, device: str
+) -> tuple[Callable[[], Observer], Weights]:
+    """The detector and the agent that a cycle left. NotFound if it trained none, InvalidInput if
+    its detector has changed since.
+    """
+    from mgral_service.detectors.observer import DetectorObserver
+
+    told = client.cycle(cycle)
+    spec = codec.build(CycleSpec, told["spec"])
+    retrained = Status(told["status"]).order >= Status.EVALUATING.order
+    if retrained and not spec.detector.freeze_backbone:
+        raise InvalidInput(
+            cycle,
+            "is past its selection: its detector is no longer the one whose embeddings its agent "
+            "knows; take a cycle that is SELECTED",
+        )
+    detector, agent = artifacts.get(cycle, "detector"), artifacts.get(cycle, "agent")
+    weights = policy_of({} if agent is None else agent[0])
+    if detector is None or not weights:
+        raise NotFound("trained agent of cycle", cycle)
+    classes = client.call("GET", f"/datasets/{spec.dataset}")["classes"]
+    return partial(DetectorObserver, spec.detector, classes, detector[0], device), weights
+
+
+def policy_of(arrays: Weights) -> Weights:
+    return {
+        name.removeprefix(POLICY): value
+        for name, value in arrays.items()
+        if name.startswith(POLICY)
+    }
+
+
+def write(scanned: Scanned, out: Path) -> None:
+    """rank, id, uri, score as CSV."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("rank", "id", "uri", "score"))
+        for rank, (name, uri, score) in enumerate(scanned.images, start=1):
+            table.writerow((rank, name, uri, f"{score:.6g}"))
