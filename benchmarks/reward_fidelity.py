@@ -25,7 +25,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.harness import HERE, Figures, Options, main
-from benchmarks.proxy_fidelity import warm
+from benchmarks.proxy_fidelity import short
 from benchmarks.proxy_throughput import cluster
 from benchmarks.ranking import Agreement, between, spreads, within
 from benchmarks.trainings import World, world
@@ -107,9 +107,7 @@ class Site:
         self.seen: PoolObservation = self._detector.observe(
             [*self.world.labelled, *self.pool], lambda progress: None
         )
-        self.table = warm(
-            TableSpec(steps=scale.steps, objective="csd", views=4, checkpoints=4, online=0)
-        )
+        self.table = short(TableSpec(steps=scale.steps, objective="csd", views=4, online=0))
         self._folder = TemporaryDirectory()
         self.proxies = self._trainer()
 

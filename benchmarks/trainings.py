@@ -195,7 +195,7 @@ def outcomes(jobs: Sequence[Job], device: str) -> list[Outcome]:
     many = (os.cpu_count() or 1) if device == "cpu" else 1
     context = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(many, context, _one_thread) as pool,
+        ProcessPoolExecutor(many, context, one_thread) as pool,
         KEPT.open("a", encoding="utf-8") as file,
     ):
         waiting = [pool.submit(train, job, device) for job in todo]
@@ -263,7 +263,7 @@ def _kept() -> Iterator[Outcome]:
                 continue  # cut off by an interruption
 
 
-def _one_thread() -> None:
+def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)

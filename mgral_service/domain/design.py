@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+from scipy.stats import ortho_group
 
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.boxes import PoolObservation
@@ -15,9 +16,8 @@ from mgral_service.domain.features import ImageColumns, image_columns
 from mgral_service.domain.records import DesignedBatch
 
 CHEAP = ("entropy", "coreset", "entropy_coreset", "entropy_sum", "entropy_max")  # of `classical`
-TILTS = (0.5, 1.0, 1.5)  # tau, standard deviations of a tilt's score
+TILTS = (1.0, 2.0, 4.0)  # tau, standard deviations of a tilt's score
 UNIFORM_SHARE = 0.15
-_CELLS = 8  # clusters of a tilt
 
 
 def draw(
@@ -94,40 +94,21 @@ def _pool_rows(columns: ImageColumns, labelled: int) -> ImageColumns:
 
 
 def _tilts(pool: ImageColumns, count: int, rng: np.random.Generator) -> list[FloatArray]:
-    """`count` score vectors [U] of spread tau: v . phi_i + cluster, class and uncertainty effects,
-    all random.
+    """`count` score vectors [U] of spread tau along random directions of components, expected
+    classes, uncertainty and novelty, each column of unit spread.
 
-    They come in opposite pairs, so that the table's mean stays near the pool's.
+    The directions are orthogonal as long as there are any left, so that a table tells as many
+    effects apart as it has records.
     """
+    columns = _unit(
+        np.column_stack([pool.components, np.log1p(pool.evidence), pool.uncertainty, pool.novelty])
+    )
     tilts: list[FloatArray] = []
-    whitened = _unit(pool.components)
-    doubts = _unit(np.concatenate([pool.uncertainty, pool.novelty[:, None]], axis=1))
-    classes = _unit(np.log1p(pool.evidence))
-    for turn in range(0, count, 2):
-        parts = [
-            _random_mix(whitened, rng),
-            _random_mix(classes, rng),
-            _random_mix(doubts, rng),
-            _cluster_effect(pool.points, rng),
-        ]
-        score = _unit(np.stack(parts, axis=1) @ rng.standard_normal(len(parts)))
-        tau = TILTS[(turn // 2) % len(TILTS)]
-        tilts += [tau * score, -tau * score]
+    while len(tilts) < count:
+        for direction in ortho_group.rvs(columns.shape[1], random_state=rng):
+            tau = TILTS[len(tilts) % len(TILTS)]
+            tilts.append(tau * _unit(columns @ direction))
     return tilts[:count]
-
-
-def _random_mix(columns: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """[U] of unit spread: the columns [U, C] along a random direction; zeros if none of them
-    varies.
-    """
-    return _unit(columns @ rng.standard_normal(columns.shape[1]))
-
-
-def _cluster_effect(points: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """[U] of unit spread: a random number for each cell around a few random images."""
-    anchors = points[rng.permutation(len(points))[:_CELLS]]
-    squares = (anchors**2).sum(axis=1) - 2.0 * (points @ anchors.T)
-    return _unit(rng.standard_normal(len(anchors))[squares.argmin(axis=1)])
 
 
 def _unit(values: FloatArray) -> FloatArray:

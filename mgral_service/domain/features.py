@@ -16,7 +16,7 @@ from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.boxes import Detections, PoolObservation
 from mgral_service.domain.transport import standardise
 
-COMPONENTS = 16
+COMPONENTS = 32
 WORDS = 16
 _REFERENCES = 128  # images of the pool whose distance to the batch measures coverage
 _SEED = 7919  # of references and words; part of the features' meaning

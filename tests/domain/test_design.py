@@ -7,6 +7,7 @@ import pytest
 
 from mgral_service.domain import design
 from mgral_service.domain.boxes import PoolObservation
+from mgral_service.domain.features import image_columns
 from mgral_service.domain.records import DesignedBatch
 from tests.domain.pools import observe
 
@@ -97,6 +98,14 @@ def test_tilted_batches_move_the_mean_farther_than_uniform_ones() -> None:
         return design.draw(kind, 60, 60, observation, np.arange(50), np.arange(50, 600), {}, rng)
 
     assert spread(draw("tilted")) > 2 * spread(draw("uniform"))
+
+
+def test_no_two_tilts_are_along_the_same_direction() -> None:
+    observation = observe(600)
+    columns = image_columns(observation, np.arange(50))
+    tilts = np.stack(design._tilts(columns, 9, np.random.default_rng(0)))
+    assert tilts.std(axis=1) == pytest.approx(np.tile(design.TILTS, 3))
+    assert np.abs(np.corrcoef(tilts) - np.eye(9)).max() < 0.8
 
 
 def test_a_wrong_classical_batch_is_refused() -> None:
