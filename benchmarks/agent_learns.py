@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.stats import ortho_group
 
 from benchmarks.harness import Figures, Options, main
 from mgral_service.agent.reinforce import greedy, train_agent
@@ -27,7 +28,7 @@ from mgral_service.domain.records import Progress
 from mgral_service.domain.ridge import Ridge
 from mgral_service.domain.specs import AgentSpec
 
-DIMENSION, CLASSES, CLUSTERS = 64, 20, 40
+DIMENSION, CLASSES, CLUSTERS = 256, 20, 40
 LABELLED, RECORDS, NOISE = 200, 100, 2.0
 TABLES = 100
 WORLDS = (0, 1, 2)
@@ -62,16 +63,21 @@ class Planted:
 
 
 def planted(images: int, budget: int, seed: int) -> Planted:
-    """Clusters of images with classes of their own; rare classes are a hundred times rarer."""
+    """Clusters of images with classes of their own; rare classes are a hundred times rarer.
+
+    Embeddings have the spectrum of real ones (of vehicles: the k-th variance falls as k^-1.2); the
+    value is linear in them along a random direction.
+    """
     rng = np.random.default_rng(seed)
     home = rng.integers(CLUSTERS, size=images)
-    centres = rng.normal(size=(CLUSTERS, DIMENSION))
-    points = centres[home] + rng.normal(size=(images, DIMENSION))
+    points = rng.normal(size=(CLUSTERS, DIMENSION))[home] + rng.normal(size=(images, DIMENSION))
+    points *= np.arange(1, DIMENSION + 1) ** -0.6
+    values = points @ rng.normal(size=DIMENSION)
+    points = points @ ortho_group.rvs(DIMENSION, random_state=rng)
     often = np.geomspace(3.0, 0.03, CLASSES) * rng.dirichlet(np.full(CLASSES, 0.3), CLUSTERS)
     objects = rng.poisson(often[home] * 3).astype(np.float64)
-    values = 0.05 * points @ rng.normal(size=DIMENSION) / DIMENSION**0.5
-    values += 0.02 * rng.normal(size=images)  # which no embedding shows
     typical = np.maximum(objects.mean(axis=0) * budget, 1.0)
+    values = 0.05 * (values - values.mean()) / values.std()
     return Planted(observed(points, objects, rng), values, objects, typical)
 
 

@@ -34,9 +34,7 @@ from mgral_service.strategies import STRATEGIES
 
 OUT = HERE.parent / "out" / "benchmarks"
 COMPARED = (REFERENCE, "entropy", "entropy_sum", "coreset", "mgral", "mgral-paper")
-WARM = TableSpec(
-    records=24, objective="csd", start="detector", rate=0.3, steps=20, views=4, checkpoints=4
-)
+WARM = TableSpec(records=24, objective="csd", start="detector", rate=0.3, steps=60, views=4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,10 @@ ITERATIONS = 200
 TABLE = {
     "records": 24,
     "objective": "csd",
-    "start": "detector",  # gently, for few steps, on kept features: ten times the proxies an hour
+    "start": "detector",  # gently, on kept features: ten times the proxies an hour
     "rate": 0.3,
-    "steps": 20,
+    "steps": 60,
     "views": 4,
-    "checkpoints": 4,
     "rotations": 1,  # each one costs a detector to start from
     "online": 0,
 }
