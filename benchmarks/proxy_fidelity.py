@@ -67,7 +67,7 @@ def steady(setting: Setting, device: str) -> float:
     """Seconds of a proxy that meets no image for the first time."""
     one_thread()
     train(Job(setting, 0, 0), device)
-    return min(train(Job(setting, 0, 0), device).seconds for _ in range(2))
+    return train(Job(setting, 0, 0), device).seconds
 
 
 def tables(kind: str, steps: int) -> dict[str, TableSpec]:

@@ -67,15 +67,16 @@ VOC = Path(__file__).parents[1] / "benchmarks/voc07_12.toml"
 
 
 def test_a_dry_run_prints_the_plan_and_starts_nothing(tmp_path: Path) -> None:
-    """SSD300: 120,000 steps of 3 s are 100 h; 9 cycles of 2 detectors, 200 proxies and
-    20 that the agent proposes."""
+    """SSD300: 120,000 steps of 3 s are 100 h; 9 cycles of 2 detectors and 220 proxies, 20 of
+    which the agent proposes.
+    """
     words = ("run", str(VOC), "--dry-run", "--step-seconds", "3", "3")
     answer = _mgral(*words, HOME=str(tmp_path))
     assert answer.returncode == 0, answer.stderr
     shown = " ".join(answer.stdout.split())
     assert "120,000 steps of 32 images x 3 s = 100 h" in shown
     assert "9 │ 9,000 │ 1,000 │ 10,000 │ 2 │ 220 │ 22,200 h │ 5,700 h" in shown
-    assert "trainings 1,818 device 182,000 h of training alone" in shown
+    assert "trainings 1,998 device 200,000 h of training alone" in shown
     assert "VOCdevkit' is not a folder on this machine" in shown
     assert list(tmp_path.iterdir()) == []
 
