@@ -349,7 +349,12 @@ def select(
 @app.command()
 def scan(
     cycle: Annotated[str, typer.Argument(help="Whose detector and agent choose.")],
-    images: Annotated[Path, typer.Argument(help="Lines of id,URI or of URIs (file://, s3:// ...)")],
+    images: Annotated[
+        Path,
+        typer.Argument(
+            help="Lines of id,URI or of URIs (file://, s3:// ...)", exists=True, dir_okay=False
+        ),
+    ],
     budget: Annotated[int, typer.Option(min=1)],
     to: Annotated[Path, typer.Option("--out", help="A CSV file.")] = Path("out/scan.csv"),
     seen: Annotated[

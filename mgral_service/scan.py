@@ -34,8 +34,7 @@ from mgral_service.domain.errors import InvalidInput, NotFound
 from mgral_service.domain.ports import ArtifactStore
 from mgral_service.domain.records import Status
 from mgral_service.domain.specs import CycleSpec
-
-POLICY = "policy."  # prefix of the weights in a cycle's agent
+from mgral_service.strategies.mgral import policy_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,19 +110,11 @@ def of_cycle(
             "knows; take a cycle that is SELECTED",
         )
     detector, agent = artifacts.get(cycle, "detector"), artifacts.get(cycle, "agent")
-    weights = policy_of({} if agent is None else agent[0])
+    weights = policy_weights({} if agent is None else agent[0])
     if detector is None or not weights:
         raise NotFound("trained agent of cycle", cycle)
     classes = client.call("GET", f"/datasets/{spec.dataset}")["classes"]
     return partial(DetectorObserver, spec.detector, classes, detector[0], device), weights
-
-
-def policy_of(arrays: Weights) -> Weights:
-    return {
-        name.removeprefix(POLICY): value
-        for name, value in arrays.items()
-        if name.startswith(POLICY)
-    }
 
 
 def write(scanned: Scanned, out: Path) -> None:

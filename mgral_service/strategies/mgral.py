@@ -245,6 +245,15 @@ def _arrays(
     return arrays
 
 
+def policy_weights(agent: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """For `agent.policy.score`, from the arrays of a Choice; none if it has no agent."""
+    return {
+        name.removeprefix(_POLICY): np.asarray(value)
+        for name, value in agent.items()
+        if name.startswith(_POLICY)
+    }
+
+
 def rerank(
     rivals: Mapping[str, Pick],
     spec: CycleSpec,
@@ -259,11 +268,7 @@ def rerank(
     """See `strategies.rerank`. With the cycle's own budget and rng it gives the cycle's images."""
     view = PoolView(split, observation, classes)
     if winner == AGENT:
-        weights = {
-            name.removeprefix(_POLICY): np.asarray(value)
-            for name, value in agent.items()
-            if name.startswith(_POLICY)
-        }
+        weights = policy_weights(agent)
         if not weights:
             raise InvalidInput("agent", "has no policy weights: its artifact is damaged")
         return choose(AGENT, view, _walked(view, spec, weights, budget, _Seeds.draw(rng)))
