@@ -25,7 +25,8 @@ class Ridge:
 
     Each group of records has a free level, everything is closed form in the singular values. The
     standard deviation is that of the mean: the level's, plus what the features leave open; along
-    directions that the table never varied it is the prior's.
+    directions that the table never varied it is the prior's. Its unit is the spread of the left-out
+    errors, since with more features than records the fit itself leaves none.
     """
 
     def __init__(self, features: BatchFeatures) -> None:
@@ -49,12 +50,9 @@ class Ridge:
         scores = deviations * self._root
         inner = self._left.T @ scores
         squares = self._singular**2
-        shrink = squares / (squares + self.penalty)
         self._theta = self._axes.T @ (self._singular / (squares + self.penalty) * inner)
-        levels = len(np.unique(table.groups[table.weights > 0]))
-        freedom = max(self._count - levels - float(shrink.sum()), 1.0)
-        misfit = scores - self._left @ (shrink * inner)
-        self._noise = float(np.sqrt((misfit**2).sum() / freedom))
+        errors = (deviations - self._left_out) * self._root
+        self._noise = float(np.sqrt((errors**2).sum() / self._count))
 
     def _leave_out(self, deviations: FloatArray) -> tuple[FloatArray, FloatArray]:
         """For rows of deviations [R, M]: left-out estimates [R, M] by residual / (1 - h), and the
