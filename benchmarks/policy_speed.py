@@ -4,8 +4,8 @@ autograd, one image after the other; and whether scores and gradients are the sa
 15,500 images of 256 numbers, random weights, float32, as many threads as torch takes. In lanes of
 128 images the walk is another one (each lane starts anew); in one lane it is the plain loop's, step
 for step. Each side is timed as its fastest turn. A unit of the decoder that rounding may put on
-either side of its kink has no one gradient: the few images with such a unit (`kinked`) get none from
-above. `--quick`: 3,000 images, so lanes save less.
+either side of its kink has no one gradient: the few images with such a unit (`kinked`) get none
+from above. `--quick`: 3,000 images, so lanes save less.
 """
 
 from __future__ import annotations
