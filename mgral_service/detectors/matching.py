@@ -72,7 +72,9 @@ def ssd_losses(
     entropy = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none")
     entropy = entropy.view_as(label)
     hardness = entropy.detach().masked_fill(positive, -torch.inf)
-    rank = hardness.argsort(dim=1, descending=True, stable=True).argsort(1)
+    order = hardness.argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(1, order, places)
     negative = rank < NEGATIVES_PER_POSITIVE * positive.sum(1, keepdim=True)
     # an image with more than a quarter of its anchors positive counts those twice, as torchvision
     # does
