@@ -358,7 +358,8 @@ def scan(
     budget: Annotated[int, typer.Option(min=1)],
     to: Annotated[Path, typer.Option("--out", help="A CSV file.")] = Path("out/scan.csv"),
     seen: Annotated[
-        str, typer.Option(help="Folder or URI for what the detector sees; kept, and used again.")
+        str,
+        typer.Option(help="Folder or URI; what the cycle's detector sees is kept below, by cycle."),
     ] = "out/scan",
     actors: Annotated[int, typer.Option(min=1, help="At work at the same time.")] = 2,
     gpus: Annotated[float, typer.Option(min=0, help="Of each.")] = 0.0,
@@ -375,7 +376,7 @@ def scan(
 
     known = settings.from_environment()
     listed = scanning.read_uris(images)
-    folder = seen if "://" in seen else str(Path(seen).resolve())
+    folder = f"{seen if '://' in seen else Path(seen).resolve()}/{cycle}"  # one detector's sights
     kept = FileArtifacts(known.home / "cycles")
     observer, weights = scanning.of_cycle(_client(), kept, cycle, wiring.device_of(known))
     connect()

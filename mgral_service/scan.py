@@ -49,17 +49,20 @@ def read_uris(file: Path) -> list[tuple[str, str]]:
     """(id, URI) of each line "id,URI", or "URI", which then is its own id. InvalidInput for an id
     that comes twice, and for a file without lines.
     """
+    found: dict[str, str] = {}
     with file.open(encoding="utf-8", newline="") as lines:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines) if any(row)]
-    found = [(row[0], row[-1]) for row in rows]
+        reader = csv.reader(lines)
+        for cells in reader:
+            row = [cell.strip() for cell in cells]
+            if not any(row):
+                continue
+            if row[0] in found:
+                where = f"{file}, line {reader.line_num}"
+                raise InvalidInput(where, f"the id {row[0]!r} came before")
+            found[row[0]] = row[-1]
     if not found:
         raise InvalidInput(str(file), "holds no line: give id,URI or a URI on each")
-    met: set[str] = set()
-    for number, (name, _) in enumerate(found, start=1):
-        if name in met:
-            raise InvalidInput(f"{file}, line {number}", f"the id {name!r} came before")
-        met.add(name)
-    return found
+    return list(found.items())
 
 
 def scan(

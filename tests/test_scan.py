@@ -23,14 +23,16 @@ WEIGHTS = {"policy.lane": np.array(4), "value.mean": np.zeros(3)}
 
 def test_a_line_is_an_id_and_a_uri_or_a_uri(tmp_path: Path) -> None:
     file = tmp_path / "images.csv"
-    file.write_text("a, s3://bucket/a.jpg\n\nfile:///b.jpg\n")
+    file.write_text("a, s3://bucket/a.jpg\n \nfile:///b.jpg\n")
     assert read_uris(file) == [
         ("a", "s3://bucket/a.jpg"),
         ("file:///b.jpg", "file:///b.jpg"),
     ]
 
 
-@pytest.mark.parametrize(("text", "fault"), [("", "holds no line"), ("a,x\nb,y\na,z\n", "line 3")])
+@pytest.mark.parametrize(
+    ("text", "fault"), [("", "holds no line"), ("a,x\n \nb,y\na,z\n", "line 4")]
+)
 def test_a_bad_list_is_refused(tmp_path: Path, text: str, fault: str) -> None:
     file = tmp_path / "images.csv"
     file.write_text(text)
