@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ class FeatureBank:
             pairs = [self._pair(*one) for one in (*drawn, *more)]
             seen, mirrored = zip(*pairs, strict=True)
             yield Batch(
-                _stacked(seen), self._targets_of(drawn, widest), mirrored=_stacked(mirrored)
+                _stacked(seen), self._targets_of(drawn, widest), partial(_stacked, mirrored)
             )
 
     def looks(self, name: str) -> Looks:

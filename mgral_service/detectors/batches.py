@@ -7,7 +7,7 @@ same labelled images in the same order through the same views, whatever batch is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,12 +33,12 @@ class TrainingSet:
 class Batch:
     """seen: images, or their features; the first ones, as many as `targets`, are labelled.
 
-    mirrored: features of the mirrored images; None for images, which can be flipped.
+    mirrored: gives features of the mirrored images; None for images, which can be flipped.
     """
 
     seen: Seen
     targets: Targets
-    mirrored: tuple[Tensor, ...] | None = None
+    mirrored: Callable[[], tuple[Tensor, ...]] | None = None
 
     @property
     def images(self) -> Tensor:
@@ -52,7 +52,7 @@ class Batch:
         if isinstance(self.seen, Tensor):
             return torch.cat([self.seen, self.seen.flip(-1)])
         assert self.mirrored is not None
-        pairs = zip(self.seen, self.mirrored, strict=True)
+        pairs = zip(self.seen, self.mirrored(), strict=True)
         return tuple(torch.cat(pair) for pair in pairs)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -56,12 +57,12 @@ def suppress(boxes: Tensor, probs: Tensor, rule: Suppression) -> Found:
     scores, at = scores[image, rank], at[image, rank]
     anchor, label = at // classes, at % classes
     chosen = boxes[image, anchor]
-    keep = batched_nms(chosen, scores, image * classes + label, rule.iou)
-    keep = keep[torch.argsort(image[keep], stable=True)]
-    per_image = torch.bincount(image[keep], minlength=count)
-    place = torch.arange(len(keep), device=keep.device)
-    place = place - (per_image.cumsum(0) - per_image)[image[keep]]
-    keep = keep[place < rule.most]
+    ends = torch.bincount(image, minlength=count).cumsum(0).tolist()
+    kept: list[Tensor] = []
+    for start, end in pairwise([0, *ends]):  # few boxes: all classes in one call of torchvision's
+        of_image = batched_nms(chosen[start:end], scores[start:end], label[start:end], rule.iou)
+        kept.append(start + of_image[: rule.most])
+    keep = torch.cat(kept)
     image = image[keep]
     whole = probs[image, anchor[keep]]
     whole = whole / whole.sum(-1, keepdim=True)  # sigmoids need not sum to 1

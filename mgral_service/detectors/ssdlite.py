@@ -14,6 +14,7 @@ from pathlib import Path
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
@@ -111,9 +112,7 @@ class Pyramid(nn.Module):
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         levels = [lateral(x) for lateral, x in zip(self.lateral, features, strict=True)]
         for fine in range(len(levels) - 2, -1, -1):
-            coarse = levels[fine + 1]
-            doubled = coarse[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2)
-            levels[fine] = levels[fine] + doubled.reshape(levels[fine].shape)
+            levels[fine] = levels[fine] + F.interpolate(levels[fine + 1], scale_factor=2)
         levels = [smooth(x) for smooth, x in zip(self.smooth, levels, strict=True)]
         return [*levels, self.extra(levels[-1])]
 
