@@ -26,6 +26,7 @@ class Settings(BaseSettings):
     MGRAL_DEVICE      "cpu", "cuda" or "auto": of detectors and agents
     MGRAL_DATA_ROOT   datasets must lie below this folder; unset: any folder
     MGRAL_DRIVER_GPUS GPUs (a fraction) that a driver's job asks of the cluster
+    MGRAL_DRIVER_THREADS  of a driver; unset: as many as Ray has processors there
     """
 
     model_config = SettingsConfigDict(env_prefix="MGRAL_", extra="ignore")
@@ -40,6 +41,7 @@ class Settings(BaseSettings):
     device: Literal["cpu", "cuda", "auto"] = "auto"
     data_root: Path | None = None
     driver_gpus: float = Field(default=0.0, ge=0)
+    driver_threads: int | None = Field(default=None, ge=1)
 
     @property
     def loopback(self) -> bool:

@@ -115,14 +115,17 @@ def workbench(
     """Detector, proxies and annotations of one cycle; decodes every image once, or finds them all
     in the file of an earlier cycle.
     """
+    import torch
+
     from mgral_service import cycle, datasets
-    from mgral_service.cluster.proxies import RayProxyTrainer, connect
+    from mgral_service.cluster.proxies import RayProxyTrainer, connect, processors
     from mgral_service.datasets.loading import load_images
     from mgral_service.detectors.local import TaskDetector
     from mgral_service.domain.seeds import Purpose, seed_of
     from mgral_service.metrics import METRICS
 
     connect()
+    torch.set_num_threads(settings.driver_threads or processors())
     spec = record.spec
     require_weights_below(settings, spec.detector)
     dataset = kept.datasets.get(spec.dataset)

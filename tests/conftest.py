@@ -18,6 +18,7 @@ from mgral_service.store.redis import redis_stores
 # Small tensors: threads that wait for each other cost more than they bring, most of all beside
 # other work. Read when torch is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MGRAL_DRIVER_THREADS", "1")
 
 # Ray reads its authentication mode when it is first imported: one token for all clusters of a run.
 _TOKEN = Path(tempfile.mkdtemp(prefix="mgral-test-")) / "ray_token"

@@ -242,3 +242,12 @@ def connect() -> None:
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS", "local")
         ray.init(address=address, log_to_driver=False, configure_logging=False)
+
+
+def processors() -> int:
+    """That Ray has on this machine, 1 at least: no more than its container, if it is in one. Ray
+    itself gives a driver's libraries one thread.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    (own,) = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+    return max(1, int(own.get("CPU", 1)))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mgral_service.cluster.proxies import RayProxyTrainer, cause_of
+from mgral_service.cluster.proxies import RayProxyTrainer, cause_of, processors
 from mgral_service.domain.errors import Unavailable
 from mgral_service.domain.ports import NOTHING, Weights
 from mgral_service.domain.records import ProxyResult, ProxySpec
@@ -59,6 +59,10 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, ray_cluster: N
     trainer = RayProxyTrainer(partial(TenthTrainer, tmp_path), 1, 1.0, 0.0, 0, folder)
     with pytest.raises(Unavailable, match=r"the disk of .*/file/tune"):
         list(trainer.train(SPECS))
+
+
+def test_processors_are_those_that_ray_was_given(ray_cluster: None) -> None:
+    assert processors() == 2
 
 
 def test_no_specs_need_no_cluster(tmp_path: Path) -> None:
