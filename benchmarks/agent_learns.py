@@ -85,6 +85,7 @@ def observed(points: FloatArray, objects: FloatArray, rng: np.random.Generator) 
     """A detection for each object, of its class with a probability around .7."""
     ids = tuple(f"img_{at:06d}" for at in range(len(points)))
     image, label = np.nonzero(objects)
+    image, label = np.repeat([image, label], objects[image, label].astype(np.int64), axis=1)
     probs = rng.dirichlet(np.full(CLASSES + 1, 0.1), size=len(image)) * 0.3
     probs[np.arange(len(image)), label + 1] += 0.7
     boxes = np.tile([0.0, 0.0, 9.0, 9.0], (len(image), 1))

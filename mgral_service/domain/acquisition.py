@@ -50,14 +50,16 @@ def image_entropy(detections: Detections, least_score: float = LEAST_SCORE) -> I
 def class_evidence(
     detections: Detections, classes: int, least_score: float = LEAST_SCORE
 ) -> FloatArray:
-    """[N, classes] expected number of objects of each class in each image: class probabilities
-    summed.
+    """[N, classes] expected number of objects of each class in each image: the scores of its
+    detections summed.
+
+    What a detection gives to classes other than its own is left out: over many images these crumbs
+    would hide the rare classes. (Where a box is two classes', it is two detections.)
     """
     evidence = np.zeros((len(detections.ids), classes))
-    kept = detections.scores >= least_score
-    if kept.any() and detections.probs.shape[1] == classes + 1:
-        foreground = np.nan_to_num(detections.probs[kept][:, 1:], nan=0.0, posinf=0.0, neginf=0.0)
-        np.add.at(evidence, detections.image[kept], np.clip(foreground, 0.0, 1.0))
+    kept = (detections.scores >= least_score) & (detections.labels < classes)
+    scores = np.clip(detections.scores[kept], 0.0, 1.0)
+    np.add.at(evidence, (detections.image[kept], detections.labels[kept]), scores)
     return evidence
 
 

@@ -94,15 +94,14 @@ def _pool_rows(columns: ImageColumns, labelled: int) -> ImageColumns:
 
 
 def _tilts(pool: ImageColumns, count: int, rng: np.random.Generator) -> list[FloatArray]:
-    """`count` score vectors [U] of spread tau along random directions of components, expected
-    classes, uncertainty and novelty, each column of unit spread.
+    """`count` score vectors [U] of spread tau along random directions of the first components, as
+    many as there are tilts, and of expected classes, uncertainty and novelty, with half the weight.
 
     The directions are orthogonal as long as there are any left, so that a table tells as many
     effects apart as it has records.
     """
-    columns = _unit(
-        np.column_stack([pool.components, np.log1p(pool.evidence), pool.uncertainty, pool.novelty])
-    )
+    other = np.column_stack([np.log1p(pool.evidence), pool.uncertainty, pool.novelty])
+    columns = np.column_stack([_unit(pool.components[:, :count]), 0.5 * _unit(other)])
     tilts: list[FloatArray] = []
     while len(tilts) < count:
         for direction in ortho_group.rvs(columns.shape[1], random_state=rng):

@@ -16,8 +16,9 @@ from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.boxes import Detections, PoolObservation
 from mgral_service.domain.transport import standardise
 
-COMPONENTS = 32
+COMPONENTS = 64
 WORDS = 16
+COMPONENT, WORD, CLASS, CLASS_COVERAGE, OTHER = range(5)  # kinds of features
 _REFERENCES = 128  # images of the pool whose distance to the batch measures coverage
 _SEED = 7919  # of references and words; part of the features' meaning
 _TYPICAL = 128  # batches that stand for a uniform one
@@ -98,12 +99,13 @@ def visual_words(components: FloatArray) -> FloatArray:
 
 class BatchFeatures:
     """Features [F] of a batch of an observation's images beside labelled ones; `names` [F] says
-    what they are.
+    what they are, `kinds` [F] which belong together.
 
     Additive ones are means over the batch of per-image numbers (components, visual words,
-    uncertainty, novelty). The class histogram is ln(1 + expected objects in labelled images and
-    batch), class by class; `spread` is the variance of the components within the batch; `coverage`
-    the mean distance from a sample of the pool to its nearest image of labelled and batch together.
+    uncertainty, novelty). The class histogram saturates: 1 - exp(-objects in labelled images and
+    batch / those that a uniform batch would give), class by class, and their mean, the class
+    coverage. `spread` is the variance of the components within the batch; `coverage` the mean
+    distance from a sample of the pool to its nearest image of labelled and batch together.
     """
 
     def __init__(
@@ -122,8 +124,17 @@ class BatchFeatures:
             *(f"visual word {at + 1}" for at in range(words.shape[1])),
             *("entropy mean", "entropy max", "entropy sum", "novelty"),
             *(f"objects of {name}" for name in classes),
-            *("spread", "coverage"),
+            *("class coverage", "spread", "coverage"),
         )
+        sizes = {
+            COMPONENT: columns.components.shape[1],
+            WORD: words.shape[1],
+            OTHER: 4,
+            CLASS: len(classes),
+            CLASS_COVERAGE: 1,
+        }
+        self.kinds: IntArray = np.repeat([*sizes, OTHER], [*sizes.values(), 2])
+        self._usual = columns.evidence.mean(axis=0)
         self._stand_beside(labelled, columns.novelty)
 
     def beside(self, labelled: IntArray) -> Self:
@@ -162,10 +173,12 @@ class BatchFeatures:
         energy = np.add.reduceat(self._energy[rows], starts) / sizes
         centre = means[:, : self.columns.components.shape[1]]
         reach = np.minimum(np.minimum.reduceat(self._reach[rows], starts), self._before)
+        seen = 1.0 - np.exp(-(self._paid + objects) / self._expected(sizes[:, None]))
         return np.concatenate(
             [
                 means,
-                np.log1p(self._paid + objects),
+                seen,
+                seen.sum(axis=1, keepdims=True) / max(seen.shape[1], 1),
                 (energy - (centre**2).sum(axis=1))[:, None],
                 reach.mean(axis=1, dtype=np.float64)[:, None],
             ],
@@ -180,6 +193,13 @@ class BatchFeatures:
         """
         additive = self._images.shape[1]
         evidence = self.columns.evidence
-        typical = 1.0 + self._paid + size * evidence.mean(axis=0)
-        by_class = weights[additive : additive + evidence.shape[1]] * size / typical
+        classes = evidence.shape[1]
+        expected = self._expected(size)
+        slope = np.exp(-(self._paid + size * self._usual) / expected) * size / expected
+        shared = weights[additive + classes] / max(classes, 1)
+        by_class = (weights[additive : additive + classes] + shared) * slope
         return np.asarray(self._images @ weights[:additive] + evidence @ by_class)
+
+    def _expected(self, size: IntArray | int) -> FloatArray:
+        """[..., C] objects in labelled images and a uniform batch of `size` [...], and one more."""
+        return np.asarray(1.0 + self._paid + size * self._usual)

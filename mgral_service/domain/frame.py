@@ -10,12 +10,15 @@ import numpy as np
 
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.errors import InvalidInput
-from mgral_service.domain.features import BatchFeatures
+from mgral_service.domain.features import CLASS, CLASS_COVERAGE, COMPONENT, BatchFeatures
 from mgral_service.domain.lookup import LookupTable
 
 
 class Frame:
     """Batch features less the mean of their group, in units of the records' spread.
+
+    Components have one unit, so that they keep their proportions; class coverage has a smaller one,
+    so that it weighs as much as all single classes together.
 
     rows     [M, F] of the records; a feature that never varied is 0
     weights  [M] of the records
@@ -38,6 +41,10 @@ class Frame:
             centred[rows] -= np.average(raw[rows], axis=0, weights=counts if counts.any() else None)
         spread = np.sqrt(np.average(centred**2, axis=0, weights=self.weights))
         varies = spread > 1e-9 * np.maximum(np.abs(raw).max(axis=0), 1.0)
+        kinds = features.kinds
+        components = np.flatnonzero(kinds == COMPONENT)
+        spread[components] = np.sqrt((spread[components] ** 2).sum() / max(len(components), 1))
+        spread[kinds == CLASS_COVERAGE] /= max(1, int((kinds == CLASS).sum())) ** 0.5
         self.scale = np.where(varies, spread, np.inf)
         self.rows = centred / self.scale
         own = (table.rotations == 0) & (self.weights > 0)

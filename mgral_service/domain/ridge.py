@@ -5,7 +5,9 @@ Estimates and scores are fractions of mAP; batches are positions in the observat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -17,16 +19,30 @@ from mgral_service.domain.records import Reliability
 from mgral_service.domain.reliability import table_reliability
 
 _PENALTIES = np.logspace(-3, 3, 25)  # a record
+_QUIET = 0.1  # prior standard deviation of a kind of features that is taken to matter little
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shape:
+    """Which kinds of features matter: the prior standard deviation [F] of their weights, and the
+    decomposition left [M, E], singular [E], axes [E, F] of the rows that it scales.
+    """
+
+    prior: FloatArray
+    left: FloatArray
+    singular: FloatArray
+    axes: FloatArray
 
 
 class Ridge:
-    """Weighted linear regression on batch features (domain/frame.py) with a penalty that the
-    left-out errors choose.
+    """Weighted linear regression on batch features (domain/frame.py).
 
-    Each group of records has a free level, everything is closed form in the singular values. The
-    standard deviation is that of the mean: the level's, plus what the features leave open; along
-    directions that the table never varied it is the prior's. Its unit is the spread of the left-out
-    errors, since with more features than records the fit itself leaves none.
+    Each kind of features matters or hardly does; which ones, and the penalty, are those of the
+    highest restricted marginal likelihood. Each group of records has a free level, and everything
+    is closed form in singular values. The standard deviation is that of the mean: the level's, plus
+    what the features leave open; along directions that the table never varied it is the prior's.
+    Its unit is the spread of the left-out errors, since with more features than records the fit
+    itself leaves none.
     """
 
     def __init__(self, features: BatchFeatures) -> None:
@@ -38,48 +54,81 @@ class Ridge:
         """Fit to two records or more that count; InvalidInput for fewer."""
         self._table, self._frame = table, Frame(self._features, table)
         self._root = np.sqrt(table.weights)
-        left, singular, axes = np.linalg.svd(
-            self._frame.rows * self._root[:, None], full_matrices=False
-        )
-        kept = singular > 1e-9 * max(float(singular[0]), 1e-300)
-        self._left, self._singular, self._axes = left[:, kept], singular[kept], axes[kept]
         self._count = float(table.weights.sum())
+        self._shapes = list(self._decomposed())
         deviations = table.deviations()
-        estimates, penalties = self._leave_out(deviations[None])
-        self._left_out, self.penalty = estimates[0], float(penalties[0])
         scores = deviations * self._root
-        inner = self._left.T @ scores
-        squares = self._singular**2
-        self._theta = self._axes.T @ (self._singular / (squares + self.penalty) * inner)
+        (at,) = self._likeliest(scores[None])
+        self._shape, self.penalty = self._candidate(int(at))
+        self._left_out = self._leave_out(deviations[None])[0]
+        shape, inner = self._shape, self._shape.left.T @ scores
+        shrunk = shape.singular / (shape.singular**2 + self.penalty) * inner
+        self._theta = shape.prior * (shape.axes.T @ shrunk)
         errors = (deviations - self._left_out) * self._root
         self._noise = float(np.sqrt((errors**2).sum() / self._count))
 
-    def _leave_out(self, deviations: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """For rows of deviations [R, M]: left-out estimates [R, M] by residual / (1 - h), and the
-        penalty [R] whose left-out errors are least.
+    @property
+    def prior(self) -> FloatArray:
+        """[F] prior standard deviation of each feature's weight: 1, or little."""
+        return self._shape.prior
+
+    def _decomposed(self) -> Iterator[_Shape]:
+        kinds = self._features.kinds
+        present = np.unique(kinds)
+        for choice in product((1.0, _QUIET), repeat=len(present)):
+            if max(choice) < 1.0:
+                continue  # as all of them, with a larger penalty
+            prior = np.asarray(choice)[np.searchsorted(present, kinds)]
+            rows = self._frame.rows * prior * self._root[:, None]
+            left, singular, axes = np.linalg.svd(rows, full_matrices=False)
+            kept = singular > 1e-9 * max(float(singular[0]), 1e-300)
+            yield _Shape(prior, left[:, kept], singular[kept], axes[kept])
+
+    def _candidate(self, at: int) -> tuple[_Shape, float]:
+        shape, penalty = divmod(at, len(_PENALTIES))
+        return self._shapes[shape], float(_PENALTIES[penalty] * self._count)
+
+    def _likeliest(self, scores: FloatArray) -> IntArray:
+        """[R] which candidate (shape and penalty) suits weighted scores [R, M] best; the noise's
+        variance is its best one.
+        """
+        groups = self._table.groups[self._table.weights > 0]
+        free = max(len(groups) - len(np.unique(groups)), 1)  # contrasts, no level of any group
+        total = (scores**2).sum(axis=1)
+        costs = []
+        for shape in self._shapes:
+            parts = (scores @ shape.left) ** 2
+            beyond = np.maximum(total - parts.sum(axis=1), 0.0)
+            for penalty in _PENALTIES * self._count:
+                spread = 1.0 + shape.singular**2 / penalty
+                noise = np.maximum(beyond + parts @ (1.0 / spread), 1e-300) / free
+                costs.append(free * np.log(noise) + np.log(spread).sum())
+        return np.asarray(np.argmin(costs, axis=0))
+
+    def _leave_out(self, deviations: FloatArray) -> FloatArray:
+        """[R, M] left-out estimates for rows of deviations, each row's with its own likeliest shape
+        and penalty, by residual / (1 - h).
         """
         scores = deviations * self._root
-        inner = scores @ self._left
-        squares = self._singular**2
+        likeliest = self._likeliest(scores)
         level = _level_share(self._table)
-        best = np.full((len(scores), 1), np.inf)
-        errors, penalties = np.zeros_like(scores), np.zeros((len(scores), 1))
-        for penalty in _PENALTIES * self._count:
-            shrink = squares / (squares + penalty)
-            hat = np.minimum(level + (self._left**2) @ shrink, 1.0 - 1e-9)
-            error = (scores - (inner * shrink) @ self._left.T) / (1.0 - hat)
-            total = (error**2).sum(axis=1, keepdims=True)
-            errors = np.where(total < best, error, errors)
-            penalties = np.where(total < best, penalty, penalties)
-            best = np.minimum(total, best)
-        return deviations - errors / np.maximum(self._root, 1e-150), penalties[:, 0]
+        errors = np.zeros_like(scores)
+        for at in np.unique(likeliest):
+            rows = likeliest == at
+            shape, penalty = self._candidate(int(at))
+            shrink = shape.singular**2 / (shape.singular**2 + penalty)
+            hat = np.minimum(level + (shape.left**2) @ shrink, 1.0 - 1e-9)
+            fitted = ((scores[rows] @ shape.left) * shrink) @ shape.left.T
+            errors[rows] = (scores[rows] - fitted) / (1.0 - hat)
+        return np.asarray(deviations - errors / np.maximum(self._root, 1e-150))
 
     def estimate(self, batches: Sequence[IntArray]) -> tuple[FloatArray, FloatArray]:
         """Mean [K] and standard deviation [K]."""
         placed = self._frame.place(batches)
-        along = placed @ self._axes.T
-        beyond = np.maximum((placed**2).sum(axis=1) - (along**2).sum(axis=1), 0.0)
-        leverage = (along**2 / (self._singular**2 + self.penalty)).sum(axis=1)
+        scaled = placed * self._shape.prior
+        along = scaled @ self._shape.axes.T
+        beyond = np.maximum((scaled**2).sum(axis=1) - (along**2).sum(axis=1), 0.0)
+        leverage = (along**2 / (self._shape.singular**2 + self.penalty)).sum(axis=1)
         open_share = 1.0 / self._count + leverage + beyond / self.penalty
         return self._table.level + placed @ self._theta, self._noise * np.sqrt(open_share)
 
@@ -92,7 +141,7 @@ class Ridge:
 
     def reliability(self, rng: np.random.Generator) -> Reliability:
         """Rank correlation of what left-out estimates say beyond the mean with the measurements."""
-        return table_reliability(self._table, lambda rows: self._leave_out(rows)[0], rng)
+        return table_reliability(self._table, self._leave_out, rng)
 
     def image_values(self) -> FloatArray:
         """[N] what each image adds by the fitted weights, up to a constant

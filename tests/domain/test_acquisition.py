@@ -38,10 +38,11 @@ def test_weak_detections_say_nothing() -> None:
     assert entropy.sum.tolist() == [0, 0, 0]
 
 
-def test_class_evidence_adds_up_probabilities_without_background() -> None:
-    evidence = acquisition.class_evidence(found([0, 0], [[0.2, 0.5, 0.3], [0, 1, 0]]), 2)
-    assert evidence[0] == pytest.approx([1.5, 0.3])
-    assert evidence[1].tolist() == [0, 0]
+def test_class_evidence_adds_up_scores_by_the_detections_own_class() -> None:
+    seen = found([0, 0, 0, 2], [[0.2, 0.5, 0.3], [0, 1, 0], [0.1, 0, 0.9], [0.97, 0.03, 0]])
+    evidence = acquisition.class_evidence(seen, 2)
+    assert evidence[0] == pytest.approx([1.5, 0.9])
+    assert evidence[1:].tolist() == [[0, 0], [0, 0]]
 
 
 def test_class_evidence_of_no_detections_is_zero() -> None:

@@ -30,8 +30,11 @@ def test_additive_features_are_means_and_the_rest_is_as_said() -> None:
     columns = features.columns
     assert row["entropy mean"] == pytest.approx(columns.uncertainty[batch, 0].mean())
     assert row["novelty"] == pytest.approx(columns.novelty[batch].mean())
-    cats = columns.evidence[np.concatenate([LABELLED, batch]), 0].sum()
-    assert row["objects of cat"] == pytest.approx(np.log1p(cats))
+    seen = columns.evidence[np.concatenate([LABELLED, batch])].sum(axis=0)
+    usual = 1 + columns.evidence[LABELLED].sum(axis=0) + 3 * columns.evidence.mean(axis=0)
+    saturated = 1 - np.exp(-seen / usual)
+    assert row["objects of cat"] == pytest.approx(saturated[CLASSES.index("cat")])
+    assert row["class coverage"] == pytest.approx(saturated.mean())
     reach = cdist(columns.points, columns.points[np.concatenate([LABELLED, batch])]).min(axis=1)
     assert row["coverage"] == pytest.approx(reach.mean(), rel=1e-5)
     assert row["spread"] == pytest.approx(columns.components[batch].var(axis=0).sum())
@@ -76,6 +79,20 @@ def test_linear_values_favour_images_of_a_wanted_class() -> None:
     weights[features.names.index("objects of dog")] = 1.0
     values = features.linear_values(weights, 5)
     assert np.corrcoef(values, features.columns.evidence[:, 1])[0, 1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["objects of dog", "class coverage"])
+def test_linear_values_are_the_slope_of_the_class_features(name: str) -> None:
+    features = BatchFeatures(observe(4000), LABELLED, CLASSES)
+    weights = np.zeros(len(features.names))
+    weights[features.names.index(name)] = 1.0
+    values = features.linear_values(weights, 1000)
+    rng = np.random.default_rng(0)
+    batch = rng.permutation(np.arange(6, 4000))[:1000]
+    rich, poor = np.argsort(values)[-30:], np.argsort(values)[:30]
+    more, less = (np.concatenate([batch[:-30], some]) for some in (rich, poor))
+    gain = np.diff(features([less, more]) @ weights)[0]
+    assert (values[rich].mean() - values[poor].mean()) * 0.03 == pytest.approx(gain, rel=0.1)
 
 
 def test_components_are_few_in_small_pools_and_none_of_constant_points() -> None:

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from mgral_service.domain import transport
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.errors import InvalidInput
-from mgral_service.domain.features import BatchFeatures
+from mgral_service.domain.features import CLASS_COVERAGE, COMPONENT, BatchFeatures
 from mgral_service.domain.frame import Frame
 from mgral_service.domain.gp import GaussianProcess
 from mgral_service.domain.lookup import LookupTable
@@ -122,8 +122,13 @@ def test_rows_of_a_group_are_centred_and_in_units_of_their_spread() -> None:
         assert frame.rows[table.rotations == rotation].mean(axis=0) == pytest.approx(
             np.zeros(frame.rows.shape[1]), abs=1e-9
         )
-    varies = np.isfinite(frame.scale)
-    assert (frame.rows[:, varies] ** 2).mean(axis=0) == pytest.approx(np.ones(varies.sum()))
+    kinds = features().kinds
+    alone = np.isfinite(frame.scale) & (kinds != COMPONENT) & (kinds != CLASS_COVERAGE)
+    squares = (frame.rows**2).mean(axis=0)
+    assert squares[alone] == pytest.approx(np.ones(alone.sum()))
+    assert squares[kinds == COMPONENT].mean() == pytest.approx(1)
+    assert len(set(frame.scale[kinds == COMPONENT])) == 1
+    assert squares[kinds == CLASS_COVERAGE] == pytest.approx([len(CLASSES)])
     assert frame.size == 10
 
 

@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.features import BatchFeatures
+from mgral_service.domain.frame import Frame
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.ports import ValueModel
 from mgral_service.domain.reliability import rank_reliability
@@ -113,9 +114,7 @@ def test_left_out_of_the_ridge_equals_solving_again_without_the_record() -> None
     features = BatchFeatures(SEEN, LABELLED, CLASSES)
     model = Ridge(features)
     model.fit(table)
-    raw = features(table.batches)
-    spread = raw.std(axis=0)
-    scaled = (raw - raw.mean(axis=0)) / np.where(spread > 1e-9, spread, np.inf)
+    scaled = Frame(features, table).rows * model.prior
     keep = np.arange(14) != at
     centre = scaled[keep].mean(axis=0)
     rows, scores = scaled[keep] - centre, table.scores[keep]
