@@ -108,6 +108,15 @@ def test_no_two_tilts_are_along_the_same_direction() -> None:
     assert np.abs(np.corrcoef(tilts) - np.eye(9)).max() < 0.8
 
 
+def test_few_tilts_are_along_the_first_components_and_other_columns() -> None:
+    columns = image_columns(observe(600, dimension=20), np.arange(50))
+    tilts = np.stack(design._tilts(columns, 5, np.random.default_rng(0)), axis=1)
+    other = np.column_stack([np.log1p(columns.evidence), columns.uncertainty, columns.novelty])
+    known = np.column_stack([np.ones(600), columns.components[:, :5], other])
+    left = tilts - known @ np.linalg.lstsq(known, tilts, rcond=None)[0]
+    assert np.abs(left).max() < 1e-9
+
+
 def test_a_wrong_classical_batch_is_refused() -> None:
     with pytest.raises(ValueError, match="entropy"):
         design.draw(

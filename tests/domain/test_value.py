@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.errors import InvalidInput
-from mgral_service.domain.features import BatchFeatures
+from mgral_service.domain.features import COMPONENT, BatchFeatures
 from mgral_service.domain.frame import Frame
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.ports import ValueModel
@@ -107,6 +107,18 @@ def test_a_planted_additive_value_is_found_by_the_ridge() -> None:
     assert spearmanr(model.estimate(fresh.batches)[0], fresh.scores)[0] > 0.9
     values = model.image_values()
     assert np.corrcoef(values, POINTS[:, 0])[0, 1] > 0.9
+
+
+def test_the_ridge_finds_which_kind_of_features_matters() -> None:
+    features = BatchFeatures(SEEN, LABELLED, CLASSES)
+    at = features.names.index("class coverage")
+    by_class = ridge()
+    by_class.fit(measure(SEEN, SPLIT, 60, 20, lambda batch: features([batch])[0, at], 0))
+    by_look = ridge()
+    by_look.fit(table_of(60))
+    components = features.kinds == COMPONENT
+    assert by_class.prior[at] == 1 > by_class.prior[components].max()
+    assert by_look.prior[components].min() == 1 > by_look.prior[at]
 
 
 def test_left_out_of_the_ridge_equals_solving_again_without_the_record() -> None:
