@@ -5,20 +5,26 @@ additive and saturating in the objects of each class. 100 tilted batches of 1,00
 noise of twice the spread of uniform batches. Share: how far the agent's greedy batch, and the
 portfolio's, get from a uniform batch to the best that a search finds which knows the value. A
 training ends early when PATIENCE values of the greedy batch, one every ten iterations, bring
-nothing better. Noise alone: in how many of 100 tables the reliability's interval reaches zero.
-`--quick`: 3,000 images, batches of 200, 300 iterations.
+nothing better; it is kept in `out/benchmarks/agent_learns.jsonl`, so an interrupted run goes on
+(delete it when the agent's or the ridge's code has changed). Noise alone: in how many of 100 tables
+the reliability's interval reaches zero. `--quick`: 3,000 images, batches of 200, 300 iterations.
 """
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy.stats import ortho_group
 
-from benchmarks.harness import Figures, Options, main
+from benchmarks.harness import HERE, Figures, Options, main
+from benchmarks.trainings import one_thread
 from mgral_service.agent.reinforce import greedy, train_agent
 from mgral_service.domain import design, transport
 from mgral_service.domain.arrays import FloatArray, IntArray
@@ -32,11 +38,13 @@ from mgral_service.domain.specs import AgentSpec
 DIMENSION, CLASSES, CLUSTERS = 256, 20, 40
 LABELLED, RECORDS, NOISE = 200, 100, 2.0
 TABLES = 100
-PATIENCE = 20
+PATIENCE, TOLD_EVERY = 20, 100
+KEPT = HERE.parent / "out" / "benchmarks" / "agent_learns.jsonl"
 FULL = (15_000, 1_000, AgentSpec())  # images, budget, training
 QUICK = (3_000, 200, AgentSpec(iterations=300))
 WORLDS = (0, 1, 2)
 Worth = Callable[[IntArray], float]
+Search = Callable[["Planted", int], IntArray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,33 +149,82 @@ def best_coverage(world: Planted, budget: int) -> IntArray:
     return np.array(chosen)
 
 
-def learnt(
-    world: Planted, worth: Worth, best: IntArray, budget: int, spec: AgentSpec, seed: int
-) -> tuple[float, float]:
-    """(share of the agent's batch, share of the better by estimate of agent and additive ridge)."""
+PLANTED: Mapping[str, tuple[Callable[[Planted, IntArray], float], Search]] = {
+    "additive": (Planted.additive, best_additive),
+    "coverage": (Planted.coverage, best_coverage),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One training of the agent; worth: one of PLANTED."""
+
+    worth: str
+    seed: int
+    images: int
+    budget: int
+    spec: AgentSpec
+
+    @property
+    def key(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Shares of the agent's batch, and of the better by estimate of agent and additive ridge."""
+
+    agent: float
+    portfolio: float
+    iterations: int
+
+
+def learnt(task: Task) -> Found:
+    world = planted(task.images + LABELLED, task.budget, task.seed)
+    value, search = PLANTED[task.worth]
+    worth = partial(value, world)
     model = Ridge(BatchFeatures(world.seen, np.arange(LABELLED), [str(c) for c in range(CLASSES)]))
-    model.fit(table_of(world, worth, budget, seed))
+    model.fit(table_of(world, worth, task.budget, task.seed))
     pool = world.pool
 
     def reward(batches: Sequence[IntArray]) -> tuple[FloatArray, FloatArray]:
         return model.estimate([pool[batch] for batch in batches])
 
     def tell(progress: Progress) -> None:
-        print(f"\r{progress.done} of {progress.total} ", end="", file=sys.stderr, flush=True)
+        if progress.done % TOLD_EVERY == 0:
+            where = f"{task.worth}, world {task.seed}: {progress.done} of {progress.total}"
+            print(f"{where}, greedy {progress.figures['greedy']:.4f}", file=sys.stderr, flush=True)
 
     points = transport.standardise(world.seen.embeddings)[pool]
-    agent = train_agent(points, reward, budget, spec, seed, tell, patience=PATIENCE)
-    batch = pool[greedy(agent.scores, budget)]
-    ridge = pool[np.argsort(-model.image_values()[pool])[:budget]]
+    agent = train_agent(points, reward, task.budget, task.spec, task.seed, tell, patience=PATIENCE)
+    batch = pool[greedy(agent.scores, task.budget)]
+    ridge = pool[np.argsort(-model.image_values()[pool])[: task.budget]]
     means, sds = model.estimate([batch, ridge])
-    winner = [batch, ridge][int(np.argmax(means - spec.caution * sds))]
-    rng = np.random.default_rng([seed, 2])
-    chance = float(np.mean([worth(rng.permutation(pool)[:budget]) for _ in range(200)]))
-    scale = worth(best) - chance
-    shares = (worth(batch) - chance) / scale, (worth(winner) - chance) / scale
-    told = f"{worth.__name__}, world {seed}: agent {shares[0]:.3f}, portfolio {shares[1]:.3f}"
-    print(f"{told}, after {len(agent.history)} iterations", flush=True)
-    return shares
+    winner = [batch, ridge][int(np.argmax(means - task.spec.caution * sds))]
+    rng = np.random.default_rng([task.seed, 2])
+    chance = float(np.mean([worth(rng.permutation(pool)[: task.budget]) for _ in range(200)]))
+    scale = worth(search(world, task.budget)) - chance
+    agent_share, portfolio_share = ((worth(some) - chance) / scale for some in (batch, winner))
+    return Found(agent_share, portfolio_share, len(agent.history))
+
+
+def trained(tasks: Sequence[Task]) -> list[Found]:
+    """In the order of `tasks`; kept ones at once, others on every core, a thread each."""
+    lines = KEPT.read_text("utf-8").splitlines() if KEPT.is_file() else []
+    kept = {one["key"]: Found(**one["found"]) for one in map(json.loads, lines)}
+    KEPT.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        ProcessPoolExecutor(None, multiprocessing.get_context("spawn"), one_thread) as pool,
+        KEPT.open("a", encoding="utf-8") as file,
+    ):
+        todo = {pool.submit(learnt, task): task for task in tasks if task.key not in kept}
+        for done in as_completed(todo):
+            task, found = todo[done], done.result()
+            print(f"{task.worth}, world {task.seed}: {found}", flush=True)
+            kept[task.key] = found
+            file.write(json.dumps({"key": task.key, "found": asdict(found)}) + "\n")
+            file.flush()
+    return [kept[task.key] for task in tasks]
 
 
 def flagged(world: Planted, budget: int) -> float:
@@ -185,18 +242,19 @@ def flagged(world: Planted, budget: int) -> float:
 
 def measure(options: Options) -> Figures:
     images, budget, spec = QUICK if options.quick else FULL
-    additive, coverage = [], []
-    for seed in WORLDS[:1] if options.quick else WORLDS:
-        world = planted(images + LABELLED, budget, seed)
-        best = best_additive(world, budget)
-        additive.append(learnt(world, world.additive, best, budget, spec, seed))
-        best = best_coverage(world, budget)
-        coverage.append(learnt(world, world.coverage, best, budget, spec, seed))
+    worlds = WORLDS[:1] if options.quick else WORLDS
+    tasks = [Task(worth, seed, images, budget, spec) for seed in worlds for worth in PLANTED]
+    every = [learnt(task) for task in tasks] if options.quick else trained(tasks)
+    figures: dict[str, float] = {}
+    for at, worth in enumerate(PLANTED):
+        found = every[at :: len(PLANTED)]
+        figures |= {
+            f"{worth}_share": float(np.mean([one.agent for one in found])),
+            f"{worth}_portfolio_share": float(np.mean([one.portfolio for one in found])),
+            f"{worth}_iterations": float(np.mean([one.iterations for one in found])),
+        }
     return {
-        "additive_share": float(np.mean([agent for agent, _ in additive])),
-        "additive_portfolio_share": float(np.mean([winner for _, winner in additive])),
-        "coverage_share": float(np.mean([agent for agent, _ in coverage])),
-        "coverage_portfolio_share": float(np.mean([winner for _, winner in coverage])),
+        **figures,
         "noise_flagged_share": flagged(planted(images + LABELLED, budget, 9), budget),
     }
 
