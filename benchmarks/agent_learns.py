@@ -23,7 +23,7 @@ from functools import partial
 import numpy as np
 from scipy.stats import ortho_group
 
-from benchmarks.harness import HERE, Figures, Options, main
+from benchmarks.harness import HERE, Figures, Options, kept_lines, main
 from benchmarks.trainings import one_thread
 from mgral_service.agent.reinforce import greedy, train_agent
 from mgral_service.domain import design, transport
@@ -210,8 +210,7 @@ def learnt(task: Task) -> Found:
 
 def trained(tasks: Sequence[Task]) -> list[Found]:
     """In the order of `tasks`; kept ones at once, others on every core, a thread each."""
-    lines = KEPT.read_text("utf-8").splitlines() if KEPT.is_file() else []
-    kept = {one["key"]: Found(**one["found"]) for one in map(json.loads, lines)}
+    kept = {told["key"]: Found(**told["found"]) for told in kept_lines(KEPT)}
     KEPT.parent.mkdir(parents=True, exist_ok=True)
     with (
         ProcessPoolExecutor(None, multiprocessing.get_context("spawn"), one_thread) as pool,

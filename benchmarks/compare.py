@@ -26,7 +26,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.curves import REFERENCE, Curves, Point, draw, table, write_csv
-from benchmarks.harness import HERE, Figures, Options, main
+from benchmarks.harness import HERE, Figures, Options, kept_lines, main
 from benchmarks.runs import Job, step
 from mgral_service.domain.ports import Weights
 from mgral_service.domain.specs import AgentSpec, CycleSpec, DetectorSpec, TableSpec
@@ -131,11 +131,7 @@ class Kept:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._points: dict[str, Point] = {}
-        for line in file.read_text("utf-8").splitlines() if file.is_file() else ():
-            try:
-                told = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # cut off by an interruption
+        for told in kept_lines(file):
             told |= {"batch": tuple(told["batch"]), "counts": tuple(told["counts"])}
             key = told.pop("key")
             self._points[key] = Point(**told)

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -90,6 +90,17 @@ def dataset(name: str) -> Path:
             "or set MGRAL_DATASETS to the folder that holds it"
         )
     return folder
+
+
+def kept_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """What each line of JSON in `file` holds, if it is there; a line that an interruption cut off
+    is left out.
+    """
+    for line in file.read_text("utf-8").splitlines() if file.is_file() else ():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
 
 
 def machine(device: str) -> dict[str, str | int | float]:

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from benchmarks.harness import HERE, dataset
+from benchmarks.harness import HERE, dataset, kept_lines
 from mgral_service.datasets import Ingested, ingest
 from mgral_service.datasets.digits import write_digits
 from mgral_service.datasets.loading import ImageStore, load_images
@@ -189,7 +189,7 @@ def _trainer(setting: Setting, device: str) -> LocalProxyTrainer:
 
 def outcomes(jobs: Sequence[Job], device: str) -> list[Outcome]:
     """In the order of `jobs`; those that are kept at once, others on every core, a thread each."""
-    kept = {one.key: one for one in _kept()}
+    kept = {told["key"]: Outcome(**told) for told in kept_lines(KEPT)}
     todo = [job for job in dict.fromkeys(jobs) if job.key not in kept]
     KEPT.parent.mkdir(parents=True, exist_ok=True)
     many = (os.cpu_count() or 1) if device == "cpu" else 1
@@ -252,15 +252,6 @@ def scores(some: list[list[Outcome]], metric: str = "score") -> FloatArray:
 def seconds(some: list[list[Outcome]]) -> float:
     """Median of a training."""
     return float(np.median([[outcome.seconds for outcome in row] for row in some]))
-
-
-def _kept() -> Iterator[Outcome]:
-    if KEPT.is_file():
-        for line in KEPT.read_text("utf-8").splitlines():
-            try:
-                yield Outcome(**json.loads(line))
-            except json.JSONDecodeError:
-                continue  # cut off by an interruption
 
 
 def one_thread() -> None:
