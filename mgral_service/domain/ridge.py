@@ -41,8 +41,8 @@ class Ridge:
     highest restricted marginal likelihood. Each group of records has a free level, and everything
     is closed form in singular values. The standard deviation is that of the mean: the level's, plus
     what the features leave open; along directions that the table never varied it is the prior's.
-    Its unit is the spread of the left-out errors, since with more features than records the fit
-    itself leaves none.
+    Its unit is the noise of that likelihood: with more features than records the fit itself leaves
+    none.
     """
 
     def __init__(self, features: BatchFeatures) -> None:
@@ -58,14 +58,13 @@ class Ridge:
         self._shapes = list(self._decomposed())
         deviations = table.deviations()
         scores = deviations * self._root
-        (at,) = self._likeliest(scores[None])
+        (at,), (noise,) = self._likeliest(scores[None])
         self._shape, self.penalty = self._candidate(int(at))
+        self._noise = float(np.sqrt(noise))
         self._left_out = self._leave_out(deviations[None])[0]
         shape, inner = self._shape, self._shape.left.T @ scores
         shrunk = shape.singular / (shape.singular**2 + self.penalty) * inner
         self._theta = shape.prior * (shape.axes.T @ shrunk)
-        errors = (deviations - self._left_out) * self._root
-        self._noise = float(np.sqrt((errors**2).sum() / self._count))
 
     @property
     def prior(self) -> FloatArray:
@@ -88,14 +87,14 @@ class Ridge:
         shape, penalty = divmod(at, len(_PENALTIES))
         return self._shapes[shape], float(_PENALTIES[penalty] * self._count)
 
-    def _likeliest(self, scores: FloatArray) -> IntArray:
-        """[R] which candidate (shape and penalty) suits weighted scores [R, M] best; the noise's
-        variance is its best one.
+    def _likeliest(self, scores: FloatArray) -> tuple[IntArray, FloatArray]:
+        """[R] which candidate (shape and penalty) suits weighted scores [R, M] best, and [R] the
+        noise's variance at which it does.
         """
         groups = self._table.groups[self._table.weights > 0]
         free = max(len(groups) - len(np.unique(groups)), 1)  # contrasts, no level of any group
         total = (scores**2).sum(axis=1)
-        costs = []
+        costs, noises = [], []
         for shape in self._shapes:
             parts = (scores @ shape.left) ** 2
             beyond = np.maximum(total - parts.sum(axis=1), 0.0)
@@ -103,14 +102,16 @@ class Ridge:
                 spread = 1.0 + shape.singular**2 / penalty
                 noise = np.maximum(beyond + parts @ (1.0 / spread), 1e-300) / free
                 costs.append(free * np.log(noise) + np.log(spread).sum())
-        return np.asarray(np.argmin(costs, axis=0))
+                noises.append(noise)
+        best = np.argmin(costs, axis=0)
+        return best, np.asarray(noises)[best, np.arange(len(scores))]
 
     def _leave_out(self, deviations: FloatArray) -> FloatArray:
         """[R, M] left-out estimates for rows of deviations, each row's with its own likeliest shape
         and penalty, by residual / (1 - h).
         """
         scores = deviations * self._root
-        likeliest = self._likeliest(scores)
+        likeliest, _ = self._likeliest(scores)
         level = _level_share(self._table)
         errors = np.zeros_like(scores)
         for at in np.unique(likeliest):
