@@ -146,15 +146,14 @@ def test_the_ridge_is_less_sure_far_from_its_records() -> None:
     assert sd[1] > sd[0]
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.02])
-def test_a_small_table_is_as_unsure_as_it_errs(noise: float) -> None:
-    """With 15 records and more features than that."""
+def test_a_small_table_is_as_unsure_as_it_errs() -> None:
+    """With 15 noisy records and more features than that."""
     apart: list[float] = []
     for seed in range(8):
         table = table_of(15, seed)
-        errors = noise * np.random.default_rng(seed).standard_normal(15)
+        noise = 0.02 * np.random.default_rng(seed).standard_normal(15)
         model = ridge()
-        model.fit(scored(table, table.scores + errors))
+        model.fit(scored(table, table.scores + noise))
         fresh = table_of(30, seed + 50)
         means, sds = model.estimate(fresh.batches)
         apart += (np.abs(means - fresh.scores) / sds).tolist()
