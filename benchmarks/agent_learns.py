@@ -31,7 +31,7 @@ from mgral_service.agent.reinforce import greedy, train_agent
 from mgral_service.domain import design, transport
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.boxes import Detections, PoolObservation
-from mgral_service.domain.features import BatchFeatures
+from mgral_service.domain.features import BatchFeatures, agent_state
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.records import Progress
 from mgral_service.domain.ridge import Ridge
@@ -174,7 +174,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Shares of the agent's batch, and of the better by estimate of agent and additive ridge."""
+    """Shares of the agent's batch, and of the better by estimate of the agent's and the ridge's."""
 
     agent: float
     portfolio: float
@@ -197,10 +197,10 @@ def learnt(task: Task) -> Found:
             where = f"{task.worth}, world {task.seed}: {progress.done} of {progress.total}"
             print(f"{where}, greedy {progress.figures['greedy']:.4f}", file=sys.stderr, flush=True)
 
-    points = transport.standardise(world.seen.embeddings)[pool]
-    agent = train_agent(points, reward, task.budget, task.spec, task.seed, tell, patience=PATIENCE)
+    states = transport.standardise(agent_state(world.seen, CLASSES, task.spec.state))[pool]
+    agent = train_agent(states, reward, task.budget, task.spec, task.seed, tell, patience=PATIENCE)
     batch = pool[greedy(agent.scores, task.budget)]
-    ridge = pool[np.argsort(-model.image_values()[pool])[: task.budget]]
+    ridge = model.fill(pool, task.budget)[0][: task.budget]
     means, sds = model.estimate([batch, ridge])
     winner = [batch, ridge][int(np.argmax(means - task.spec.caution * sds))]
     rng = np.random.default_rng([task.seed, 2])

@@ -109,6 +109,7 @@ def as_printed(spec: CycleSpec) -> CycleSpec:
         ),
         agent=replace(
             spec.agent,
+            state="embedding",
             draws=1,
             baseline="paper",
             memory=0.5,

@@ -378,9 +378,9 @@ def scan(
     listed = scanning.read_uris(images)
     folder = f"{seen if '://' in seen else Path(seen).resolve()}/{cycle}"  # one detector's sights
     kept = FileArtifacts(known.home / "cycles")
-    observer, weights = scanning.of_cycle(_client(), kept, cycle, wiring.device_of(known))
+    trained = scanning.of_cycle(_client(), kept, cycle, wiring.device_of(known))
     connect()
-    done = scanning.scan(listed, observer, weights, budget, folder, Actors(actors, 1.0, gpus))
+    done = scanning.scan(listed, trained, budget, folder, Actors(actors, 1.0, gpus))
     scanning.write(done, to)
     for one in done.refused:
         err.print(f"refused {one.id}: {one.cause}", highlight=False)

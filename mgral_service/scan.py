@@ -33,8 +33,17 @@ from mgral_service.cluster.pool import (
 from mgral_service.domain.errors import InvalidInput, NotFound
 from mgral_service.domain.ports import ArtifactStore
 from mgral_service.domain.records import Status
-from mgral_service.domain.specs import CycleSpec
+from mgral_service.domain.specs import AgentState, CycleSpec
 from mgral_service.strategies.mgral import policy_weights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """What a cycle left: its detector, and its policy's weights and what that sees of an image."""
+
+    observer: Callable[[], Observer]
+    weights: Weights
+    state: AgentState
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +76,7 @@ def read_uris(file: Path) -> list[tuple[str, str]]:
 
 def scan(
     images: Sequence[tuple[str, str]],
-    observer: Callable[[], Observer],
-    weights: Weights,
+    trained: Trained,
     budget: int,
     folder: str,
     actors: Actors,
@@ -79,25 +87,24 @@ def scan(
     not looked at again. InvalidInput if the folder holds something else.
     """
     if seen_in(folder) != [name for name, _ in images]:
-        observe_pool(images, observer, folder, actors)
+        observe_pool(images, trained.observer, folder, actors)
     lost = refused(folder)
     count = len(images) - len(lost)
     if not count:
         return Scanned((), lost)
-    first, *others = summarise_pool(folder, Moments.of)
+    weights, state = trained.weights, trained.state
+    first, *others = summarise_pool(folder, state, Moments.of)
     scale = sum(others, first).scale
     steps = lane_steps(count, int(weights["lane"].item()))
     best = Best(budget)
     scorer = partial(lane_scorer, weights, scale, steps)
-    for positions, scores in score_pool(folder, scorer, LANES * steps, actors):
+    for positions, scores in score_pool(folder, state, scorer, LANES * steps, actors):
         best.add(positions, scores)
     chosen = zip(best.positions.tolist(), best.scores.tolist(), strict=True)
     return Scanned(tuple((*images[at], score) for at, score in chosen), lost)
 
 
-def of_cycle(
-    client: Client, artifacts: ArtifactStore, cycle: str, device: str
-) -> tuple[Callable[[], Observer], Weights]:
+def of_cycle(client: Client, artifacts: ArtifactStore, cycle: str, device: str) -> Trained:
     """The detector and the agent that a cycle left. NotFound if it trained none, InvalidInput if
     its detector has changed since.
     """
@@ -117,7 +124,8 @@ def of_cycle(
     if detector is None or not weights:
         raise NotFound("trained agent of cycle", cycle)
     classes = client.call("GET", f"/datasets/{spec.dataset}")["classes"]
-    return partial(DetectorObserver, spec.detector, classes, detector[0], device), weights
+    observer = partial(DetectorObserver, spec.detector, classes, detector[0], device)
+    return Trained(observer, weights, spec.agent.state)
 
 
 def write(scanned: Scanned, out: Path) -> None:

@@ -4,7 +4,6 @@ That the cluster chooses what one walk would: tests/cluster/test_pool.py; the co
 cycle: tests/test_one_cycle.py.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from mgral_service import codec
 from mgral_service.client import Client
 from mgral_service.domain.errors import InvalidInput, NotFound
-from mgral_service.domain.specs import CycleSpec, DetectorSpec
+from mgral_service.domain.specs import AgentSpec, CycleSpec, DetectorSpec
 from mgral_service.scan import Scanned, of_cycle, read_uris, write
 from mgral_service.store.artifacts import FileArtifacts
 
@@ -45,7 +44,7 @@ class _Service(Client):
 
     def __init__(self, status: str, freeze: bool = True) -> None:
         detector = DetectorSpec(freeze_backbone=freeze)
-        self._spec = replace(CycleSpec("digits", budget=2), detector=detector)
+        self._spec = CycleSpec("digits", 2, detector=detector, agent=AgentSpec("embedding"))
         self._status = status
 
     def call(self, method: str, path: str, **options: Any) -> Any:
@@ -63,8 +62,9 @@ def _kept(folder: Path) -> FileArtifacts:
 
 def test_the_policy_of_a_cycle_is_found(tmp_path: Path) -> None:
     for status, freeze in (("SELECTED", True), ("SELECTED", False), ("SUCCEEDED", True)):
-        found = of_cycle(_Service(status, freeze), _kept(tmp_path), "cyc_1", "cpu")[1]
-        assert list(found) == ["lane"]
+        found = of_cycle(_Service(status, freeze), _kept(tmp_path), "cyc_1", "cpu")
+        assert list(found.weights) == ["lane"]
+        assert found.state == "embedding"
 
 
 def test_a_detector_that_has_changed_since_is_refused(tmp_path: Path) -> None:

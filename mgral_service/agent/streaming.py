@@ -179,7 +179,7 @@ def score_lanes(weights: Weights, points: np.ndarray[Any, Any], steps: int) -> F
 def lane_scorer(
     weights: Weights, scale: Scale, steps: int
 ) -> Callable[[np.ndarray[Any, Any]], FloatArray]:
-    """`score_lanes` of embeddings as observed: what an actor of a cluster holds."""
+    """`score_lanes` of states as observed: what an actor of a cluster holds."""
     return lambda points: score_lanes(weights, scale.apply(points), steps)
 
 

@@ -24,6 +24,8 @@ from pyarrow import fs, parquet
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.boxes import Detections, PoolObservation
 from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.features import detection_state
+from mgral_service.domain.specs import AgentState
 
 logging.getLogger("ray.data").setLevel(logging.WARNING)
 
@@ -36,12 +38,14 @@ _SEEN = pa.schema(
         ("uri", pa.string()),
         ("cause", pa.string()),  # why it was refused; null: it was not
         ("embedding", pa.list_(pa.float32())),
+        ("found", pa.list_(pa.float32())),  # features.detection_state
         ("boxes", pa.list_(pa.float64())),
         ("labels", pa.list_(pa.int64())),
         ("scores", pa.list_(pa.float64())),
         ("probs", pa.list_(pa.float64())),
     ]
 )
+_STATES = {"embedding": ["embedding"], "full": ["embedding", "found"]}  # AgentSpec.state
 _FINDINGS = ("boxes", "labels", "scores", "probs")
 
 Part = TypeVar("Part")
@@ -58,7 +62,7 @@ class Observer(Protocol):
 
 
 Scorer = Callable[[FloatArray], FloatArray]
-"""Embeddings [K, D] as observed -> scores [K]."""
+"""States [K, S] as observed (features.agent_state) -> scores [K]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +153,15 @@ def observation_in(folder: str) -> PoolObservation:
 
 
 def summarise_pool(
-    folder: str, summarise: Callable[[FloatArray], Part], batch: int = 4096
+    folder: str, state: AgentState, summarise: Callable[[FloatArray], Part], batch: int = 4096
 ) -> Iterator[Part]:
-    """`summarise` of the embeddings [K, D], K <= batch, in every part of an observation."""
+    """`summarise` of the states [K, S], K <= batch, in every part of an observation."""
 
     def told(part: pa.Table) -> dict[str, Any]:
-        seen = part.drop_null()["embedding"]
-        return {"part": [summarise(_matrix(seen))] if len(seen) else []}
+        seen = part.drop_null()
+        return {"part": [summarise(_states(seen, state))] if len(seen) else []}
 
-    parts = _read_parquet(folder, ["embedding"]).map_batches(
+    parts = _read_parquet(folder, _STATES[state]).map_batches(
         told, batch_size=batch, batch_format="pyarrow"
     )
     for row in parts.iter_rows():
@@ -165,7 +169,7 @@ def summarise_pool(
 
 
 def score_pool(
-    folder: str, factory: Callable[[], Scorer], chunk: int, actors: Actors
+    folder: str, state: AgentState, factory: Callable[[], Scorer], chunk: int, actors: Actors
 ) -> Iterator[tuple[IntArray, FloatArray]]:
     """(positions, scores) of the images in an observation, chunk by chunk, in any order of chunks.
 
@@ -181,11 +185,11 @@ def score_pool(
         return seen.append_column("chunk", pa.array((at - np.searchsorted(lost, at)) // chunk))
 
     scored = (
-        _read_parquet(folder, ["position", "embedding"])
+        _read_parquet(folder, ["position", *_STATES[state]])
         .map_batches(number, batch_format="pyarrow")
         .groupby("chunk")
         .map_groups(
-            _Score, fn_constructor_args=(factory,), batch_format="pyarrow", **actors.options
+            _Score, fn_constructor_args=(state, factory), batch_format="pyarrow", **actors.options
         )
     )
     for part in scored.iter_batches(batch_size=None, batch_format="numpy"):
@@ -266,12 +270,12 @@ class _Look:
 class _Score:
     """A chunk's rows -> positions and scores."""
 
-    def __init__(self, factory: Callable[[], Scorer]) -> None:
-        self._score = factory()
+    def __init__(self, state: AgentState, factory: Callable[[], Scorer]) -> None:
+        self._state, self._score = state, factory()
 
     def __call__(self, chunk: pa.Table) -> dict[str, Any]:
         ordered = chunk.sort_by("position")
-        scores = self._score(_matrix(ordered["embedding"]))
+        scores = self._score(_states(ordered, self._state))
         return {"position": ordered["position"].to_numpy(), "score": scores}
 
 
@@ -281,11 +285,17 @@ class _Score:
 def _rows_of(observation: PoolObservation) -> list[dict[str, Any]]:
     found = observation.detections
     first = np.searchsorted(found.image, np.arange(len(found.ids) + 1))
+    told = detection_state(observation, found.probs.shape[1] - 1)
     return [
         {"embedding": observation.embeddings[at].astype(np.float32)}
+        | {"found": told[at].astype(np.float32)}
         | {name: getattr(found, name)[first[at] : first[at + 1]].ravel() for name in _FINDINGS}
         for at in range(len(found.ids))
     ]
+
+
+def _states(rows: pa.Table, state: AgentState) -> FloatArray:
+    return np.concatenate([_matrix(rows[name]) for name in _STATES[state]], axis=1)
 
 
 def _matrix(lists: pa.ChunkedArray) -> FloatArray:

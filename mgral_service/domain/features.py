@@ -14,6 +14,7 @@ from scipy.spatial.distance import cdist
 from mgral_service.domain.acquisition import class_evidence, image_entropy, nearest_distance
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.boxes import Detections, PoolObservation
+from mgral_service.domain.specs import AgentState
 from mgral_service.domain.transport import standardise
 
 COMPONENTS = 64
@@ -58,14 +59,35 @@ def image_columns(
     if classes is None:
         classes = max(detections.probs.shape[1] - 1, 0) if detections.probs.ndim == 2 else 0
     points = standardise(observation.embeddings)
-    entropy = image_entropy(detections)
     return ImageColumns(
         points,
         principal_components(points, COMPONENTS),
-        np.stack([entropy.mean, entropy.max, np.log1p(entropy.sum)], axis=1),
+        _uncertainty(detections),
         nearest_distance(points, points[labelled]),
         class_evidence(detections, classes),
     )
+
+
+def detection_state(observation: PoolObservation, classes: int) -> FloatArray:
+    """[N, classes + 3] what the detections say of each image, not yet standardised: log(1 +
+    expected objects) of each class; entropy: mean, max, log(1 + sum).
+    """
+    found = aligned_detections(observation)
+    return np.concatenate([np.log1p(class_evidence(found, classes)), _uncertainty(found)], axis=1)
+
+
+def agent_state(observation: PoolObservation, classes: int, kind: AgentState) -> FloatArray:
+    """[N, S] what the policy sees of each image (AgentSpec.state), not yet standardised. Nothing in
+    it depends on which images are labelled, so that it can be seen image by image.
+    """
+    if kind == "embedding":
+        return observation.embeddings
+    return np.concatenate([observation.embeddings, detection_state(observation, classes)], axis=1)
+
+
+def _uncertainty(detections: Detections) -> FloatArray:
+    entropy = image_entropy(detections)
+    return np.stack([entropy.mean, entropy.max, np.log1p(entropy.sum)], axis=1)
 
 
 def principal_components(points: FloatArray, count: int) -> FloatArray:
@@ -185,17 +207,19 @@ class BatchFeatures:
             axis=1,
         )
 
-    def linear_values(self, weights: FloatArray, size: int) -> FloatArray:
-        """[N] what each image adds by a linear model's `weights` [F], up to a constant.
+    def linear_values(self, weights: FloatArray, size: int, begun: IntArray) -> FloatArray:
+        """[N] what each image adds, by a linear model's `weights` [F] and up to a constant, to a
+        batch that will have `size` images and so far has those at `begun`.
 
-        Exact for the additive features; the class histogram is linearised at an average batch of
-        `size` images; spread and coverage have no per-image part.
+        Exact for the additive features; the class histogram is linearised; spread and coverage have
+        no per-image part.
         """
         additive = self._images.shape[1]
         evidence = self.columns.evidence
         classes = evidence.shape[1]
         expected = self._expected(size)
-        slope = np.exp(-(self._paid + size * self._usual) / expected) * size / expected
+        objects = self._paid + evidence[begun].sum(axis=0)
+        slope = np.exp(-objects / expected) * size / expected
         shared = weights[additive + classes] / max(classes, 1)
         by_class = (weights[additive : additive + classes] + shared) * slope
         return np.asarray(self._images @ weights[:additive] + evidence @ by_class)

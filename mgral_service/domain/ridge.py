@@ -19,6 +19,7 @@ from mgral_service.domain.records import Reliability
 from mgral_service.domain.reliability import table_reliability
 
 _PENALTIES = np.logspace(-3, 3, 25)  # a record
+_PARTS = 64  # in which a batch is filled
 _QUIET = 0.1  # prior standard deviation of a kind of features that is taken to matter little
 
 
@@ -144,11 +145,26 @@ class Ridge:
         """Rank correlation of what left-out estimates say beyond the mean with the measurements."""
         return table_reliability(self._table, self._leave_out, rng)
 
-    def image_values(self) -> FloatArray:
-        """[N] what each image adds by the fitted weights, up to a constant
-        (BatchFeatures.linear_values).
+    def fill(self, pool: IntArray, size: int) -> tuple[IntArray, FloatArray]:
+        """All of `pool` [U] in the order in which a batch of `size` is filled best, and [U] the
+        values by which each was taken.
+
+        Greedy: a part of the batch after the other, each the images that add most by the fitted
+        weights to those before (BatchFeatures.linear_values); ties in the order of `pool`. What the
+        batch leaves is one more part.
         """
-        return self._features.linear_values(self._theta / self._frame.scale, self._frame.size)
+        weights = self._theta / self._frame.scale
+        order = np.zeros(0, dtype=np.int64)
+        found: list[FloatArray] = []
+        left = pool
+        filled = min(size, len(pool))
+        ends = np.linspace(0, filled, min(_PARTS, filled) + 1).astype(np.int64)
+        for count in (*np.diff(ends), len(pool)):
+            values = self._features.linear_values(weights, self._frame.size, order[:size])[left]
+            first = np.argsort(-values, kind="stable")[:count]
+            order, left = np.append(order, left[first]), np.delete(left, first)
+            found.append(values[first])
+        return order, np.concatenate(found)
 
 
 def _level_share(table: LookupTable) -> FloatArray:

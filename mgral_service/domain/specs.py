@@ -222,10 +222,15 @@ class TableSpec:
         return self.min_records if self.min_records is not None else max(4, self.records // 2)
 
 
+AgentState = Literal["embedding", "full"]
+
+
 @dataclass(frozen=True, slots=True)
 class AgentSpec:
     """The agent's training (agent/reinforce.py).
 
+    state        what the policy sees of an image: "embedding" (the paper's), or "full": what was
+                 detected in it too (domain/features.py)
     iterations   T, policy gradient steps
     draws        K, batches drawn a step
     baseline     "rloo" (leave-one-out), "ema", "previous" (the paper's Eq. 1), "paper" (its Eq. 2
@@ -240,6 +245,7 @@ class AgentSpec:
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    state: AgentState = "full"
     iterations: int = 2200
     draws: int = 16
     baseline: Literal["rloo", "ema", "previous", "paper"] = "rloo"

@@ -15,7 +15,6 @@ import numpy as np
 
 from mgral_service.agent.hierarchy import select_by_clusters
 from mgral_service.agent.reinforce import Between, TrainedAgent, train_agent
-from mgral_service.domain.acquisition import top_b
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.errors import InvalidInput
@@ -35,7 +34,7 @@ from mgral_service.strategies.view import PoolView, Ranking
 
 AGENT, RIDGE = "agent", "ridge"  # winners that are no strategies of their own
 _POLICY = "policy."  # prefix of the weights in Choice.agent
-_VALUES = "values"  # [U] per-image values of the additive ridge, unlabelled ids in sorted order
+_ORDER, _VALUES = "ridge.order", "ridge.values"  # [U] of the ridge's ranking of unlabelled images
 _SEEDS = 2**63 - 1
 
 
@@ -79,7 +78,11 @@ class Mgral:
         reward.fit(_table_of(query))
         rankings = _pick_all(self._rivals, view, spec.budget, seeds)
         agent = _train(query, view, reward, seeds, report)
-        rankings = {**_learned(view, spec, agent, reward.model, seeds), **rankings}
+        filled = _filled(view, reward.model, spec.budget)
+        learned = {AGENT: _walked(view, spec, agent.weights, spec.budget, seeds)}
+        if filled is not None:
+            learned[RIDGE] = _first(filled, spec.budget)
+        rankings = {**learned, **rankings}
         candidates = _valued(rankings, reward.model, spec.agent.caution)
         reliability = reward.model.reliability(np.random.default_rng(seeds.bootstrap))
         winner = candidates[0].name if reliability.informed else spec.when_uninformed
@@ -104,7 +107,7 @@ class Mgral:
             view.names(chosen.positions),
             chosen.scores,
             explain(view, winner, chosen, others, reward.table),
-            _arrays(agent, reward.model, view),
+            _arrays(agent, filled),
             replace(evidence, words=tell(evidence, spec, winner)),
         )
 
@@ -176,11 +179,12 @@ def _train(
     query: Query, view: PoolView, reward: _Reward, seeds: _Seeds, report: Report
 ) -> TrainedAgent:
     spec, online = query.spec, query.online
+    states = view.states(spec.agent.state)
     between: Between | None = None
     if online is not None and online.left:
         between = Proposals(
             online,
-            view.points,
+            states,
             view.places,
             reward.promise,
             reward.fit,
@@ -188,20 +192,8 @@ def _train(
             spec.agent.iterations,
             np.random.default_rng([seeds.agent, 1]),
         )
-    points = view.points[view.unlabelled]
-    return train_agent(
-        points, reward, spec.budget, spec.agent, seeds.agent, report, between=between
-    )
-
-
-def _learned(
-    view: PoolView, spec: CycleSpec, agent: TrainedAgent, model: ValueModel, seeds: _Seeds
-) -> dict[str, Ranking]:
-    """The agent's batch, and with a ridge the batch of the highest per-image values."""
-    found = {AGENT: _walked(view, spec, agent.weights, spec.budget, seeds)}
-    if isinstance(model, Ridge):
-        found[RIDGE] = _top(view, model.image_values()[view.unlabelled], spec.budget)
-    return found
+    seen = states[view.unlabelled]
+    return train_agent(seen, reward, spec.budget, spec.agent, seeds.agent, report, between=between)
 
 
 def _walked(
@@ -212,16 +204,19 @@ def _walked(
     seeds: _Seeds,
 ) -> Ranking:
     """The policy's top-B, of all images or of its best clusters."""
-    points = view.points[view.unlabelled]
+    states = view.states(spec.agent.state)[view.unlabelled]
     rng = np.random.default_rng([seeds.agent, 2])
-    best = select_by_clusters(weights, points, spec.agent.clusters, budget, rng)
+    best = select_by_clusters(weights, states, spec.agent.clusters, budget, rng)
     return Ranking(view.unlabelled[best.positions], best.scores)
 
 
-def _top(view: PoolView, scores: FloatArray, budget: int) -> Ranking:
-    """Unlabelled images by scores [U]; ties by id."""
-    first = top_b(scores, view.names(view.unlabelled), budget)
-    return Ranking(view.unlabelled[first], scores[first])
+def _filled(view: PoolView, model: ValueModel, budget: int) -> Ranking | None:
+    """Every unlabelled image in the order in which a ridge fills a batch; None of other models."""
+    return Ranking(*model.fill(view.unlabelled, budget)) if isinstance(model, Ridge) else None
+
+
+def _first(ranking: Ranking, budget: int) -> Ranking:
+    return Ranking(ranking.positions[:budget], ranking.scores[:budget])
 
 
 def _valued(
@@ -236,12 +231,10 @@ def _valued(
     return tuple(sorted(valued, key=lambda one: one.sd * caution - one.value))
 
 
-def _arrays(
-    agent: TrainedAgent, model: ValueModel, view: PoolView
-) -> dict[str, np.ndarray[Any, Any]]:
+def _arrays(agent: TrainedAgent, filled: Ranking | None) -> dict[str, np.ndarray[Any, Any]]:
     arrays = {_POLICY + name: value for name, value in agent.weights.items()}
-    if isinstance(model, Ridge):
-        arrays[_VALUES] = model.image_values()[view.unlabelled]
+    if filled is not None:
+        arrays |= {_ORDER: filled.positions, _VALUES: filled.scores}
     return arrays
 
 
@@ -273,10 +266,10 @@ def rerank(
             raise InvalidInput("agent", "has no policy weights: its artifact is damaged")
         return choose(AGENT, view, _walked(view, spec, weights, budget, _Seeds.draw(rng)))
     if winner == RIDGE:
-        values = np.asarray(agent.get(_VALUES, ()), dtype=np.float64)
-        if len(values) != len(view.unlabelled):
+        order, values = (np.asarray(agent.get(name, ())) for name in (_ORDER, _VALUES))
+        if not len(order) == len(values) == len(view.unlabelled):
             raise InvalidInput("agent", "has no value for each unlabelled image: it is damaged")
-        return choose(RIDGE, view, _top(view, values, budget))
+        return choose(RIDGE, view, _first(Ranking(order, values), budget))
     if winner not in rivals:
         raise InvalidInput("strategy", f"no strategy {winner!r} can rank for another budget")
     alone = spec.strategy != Mgral.name

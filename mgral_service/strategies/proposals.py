@@ -22,7 +22,8 @@ class Proposals:
     """A `reinforce.Between`: proposes in ROUNDS, spread over the training, and joins each at the
     next one, so that what is learnt does not depend on how fast proxies train.
 
-    place     positions of ids in the embeddings [N, D] that the policy scores
+    states    [N, S] standardised, as the policy sees the images
+    place     positions of ids in them
     promise   of batches of the pool: upper confidence bounds [K]
     refit     takes the grown table
     """
@@ -30,7 +31,7 @@ class Proposals:
     def __init__(
         self,
         online: OnlineTable,
-        points: FloatArray,
+        states: FloatArray,
         place: Callable[[Sequence[str]], IntArray],
         promise: Callable[[Sequence[IntArray]], FloatArray],
         refit: Callable[[LookupTable], None],
@@ -38,7 +39,7 @@ class Proposals:
         iterations: int,
         rng: np.random.Generator,
     ) -> None:
-        self._online, self._points, self._place = online, points, place
+        self._online, self._states, self._place = online, states, place
         self._promise, self._refit = promise, refit
         self._temperature, self._rng = temperature, rng
         self._each = ceil(online.left / ROUNDS)
@@ -70,7 +71,7 @@ class Proposals:
         reservoir (whose labels are known) the greedy one and then as they come.
         """
         rows = self._place(site.images)
-        scores = scorer(self._points[rows]) / self._temperature
+        scores = scorer(self._states[rows]) / self._temperature
         draws = [np.argsort(-scores, kind="stable")[: site.size]]
         draws += [gumbel_top(scores, site.size, self._rng) for _ in range(_DRAWS)]
         if site.rotation == 0:

@@ -13,7 +13,7 @@ from mgral_service.strategies.view import PoolView, Ranking
 
 _SPOKEN = {
     "agent": "the agent",
-    "ridge": "the additive ridge values",
+    "ridge": "the ridge's values",
     "uniform": "uniform chance",
     "entropy": "mean entropy",
     "entropy_sum": "summed entropy",

@@ -19,9 +19,10 @@ from mgral_service.domain.acquisition import (
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.errors import InvalidInput
-from mgral_service.domain.features import aligned_detections
+from mgral_service.domain.features import agent_state, aligned_detections
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
+from mgral_service.domain.specs import AgentState
 from mgral_service.domain.transport import standardise
 
 
@@ -60,6 +61,10 @@ class PoolView:
         self.labelled: IntArray = np.flatnonzero(~is_open)
         self.unlabelled: IntArray = np.flatnonzero(is_open)
         self.points = standardise(self.observation.embeddings)
+
+    def states(self, kind: AgentState) -> FloatArray:
+        """[N, S] what a policy sees of each image (AgentSpec.state), standardised."""
+        return standardise(agent_state(self.observation, len(self.classes), kind))
 
     @cached_property
     def entropy(self) -> ImageEntropy:

@@ -27,10 +27,11 @@ from mgral_service.detectors.local import TaskDetector
 from mgral_service.detectors.observer import DetectorObserver
 from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.errors import InvalidInput
-from mgral_service.domain.specs import DetectorSpec
+from mgral_service.domain.features import agent_state
+from mgral_service.domain.specs import AgentState, DetectorSpec
 from mgral_service.domain.transport import standardise
 from mgral_service.metrics import METRICS
-from mgral_service.scan import scan
+from mgral_service.scan import Trained, scan
 from tests.detectors.tiny import CLASSES, SIDE, squares
 
 # Ray Data warns of its own settings.
@@ -93,21 +94,21 @@ def test_unreadable_images_are_refused_by_their_uri_and_the_others_stay(seen: Se
 
 
 @pytest.mark.cluster
-def test_the_scores_are_those_of_one_walk(seen: Seen) -> None:
-    points = seen.local.embeddings
-    policy = Policy(points.shape[1], torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("state", ["embedding", "full"])
+def test_the_scores_are_those_of_one_walk(seen: Seen, state: AgentState) -> None:
+    states = agent_state(seen.local, len(CLASSES), state)
+    policy = Policy(states.shape[1], torch.Generator().manual_seed(0))
     weights = weights_of(policy, LANE)
-    first, *others = summarise_pool(seen.folder, Moments.of, 4)
+    first, *others = summarise_pool(seen.folder, state, Moments.of, 4)
     assert len(others) > 0
     scale = sum(others, first).scale
     steps = lane_steps(len(KEPT), LANE)
     best = Best(len(KEPT))
-    parts = score_pool(
-        seen.folder, partial(lane_scorer, weights, scale, steps), 2 * steps, Actors()
-    )
+    scorer = partial(lane_scorer, weights, scale, steps)
+    parts = score_pool(seen.folder, state, scorer, 2 * steps, Actors())
     for positions, scores in parts:
         best.add(positions, scores)
-    wanted = dict(zip(KEPT, score(weights, standardise(points)), strict=True))
+    wanted = dict(zip(KEPT, score(weights, standardise(states)), strict=True))
     found = {IMAGES.ids[at]: one for at, one in zip(best.positions, best.scores, strict=True)}
     assert found == pytest.approx(wanted, abs=1e-5)
 
@@ -117,7 +118,7 @@ def test_what_was_seen_is_not_looked_at_again(seen: Seen) -> None:
     points = seen.local.embeddings
     weights = weights_of(Policy(points.shape[1], torch.Generator().manual_seed(0)), LANE)
     images = list(zip(IMAGES.ids, seen.uris, strict=True))
-    found = scan(images, _no_observer, weights, 5, seen.folder, Actors())
+    found = scan(images, Trained(_no_observer, weights, "embedding"), 5, seen.folder, Actors())
     scores = score(weights, standardise(points))
     wanted = [KEPT[at] for at in np.argsort(-scores)[:5]]
     assert [name for name, _, _ in found.images] == wanted
@@ -128,7 +129,7 @@ def test_what_was_seen_is_not_looked_at_again(seen: Seen) -> None:
 @pytest.mark.cluster
 def test_a_folder_of_another_pool_is_refused(seen: Seen) -> None:
     with pytest.raises(InvalidInput, match="give an empty folder"):
-        scan([("a", seen.uris[0])], _no_observer, {}, 1, seen.folder, Actors())
+        scan([("a", seen.uris[0])], Trained(_no_observer, {}, "full"), 1, seen.folder, Actors())
 
 
 @pytest.mark.cluster

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from mgral_service.domain.features import BatchFeatures, image_columns, principal_components
+from mgral_service.domain.features import (
+    BatchFeatures,
+    agent_state,
+    image_columns,
+    principal_components,
+)
 from tests.domain.pools import CLASSES, observe
 
 LABELLED = np.arange(6)
@@ -69,7 +74,7 @@ def test_linear_values_average_to_the_additive_part() -> None:
     weights = np.zeros(len(features.names))
     weights[:additive] = np.random.default_rng(0).standard_normal(additive)
     batch = np.arange(12, 20)
-    values = features.linear_values(weights, len(batch))
+    values = features.linear_values(weights, len(batch), batch[:3])
     assert values[batch].mean() == pytest.approx(float(features([batch])[0] @ weights))
 
 
@@ -77,7 +82,7 @@ def test_linear_values_favour_images_of_a_wanted_class() -> None:
     features = BatchFeatures(observe(40), LABELLED, CLASSES)
     weights = np.zeros(len(features.names))
     weights[features.names.index("objects of dog")] = 1.0
-    values = features.linear_values(weights, 5)
+    values = features.linear_values(weights, 5, LABELLED[:0])
     assert np.corrcoef(values, features.columns.evidence[:, 1])[0, 1] == pytest.approx(1)
 
 
@@ -86,13 +91,24 @@ def test_linear_values_are_the_slope_of_the_class_features(name: str) -> None:
     features = BatchFeatures(observe(4000), LABELLED, CLASSES)
     weights = np.zeros(len(features.names))
     weights[features.names.index(name)] = 1.0
-    values = features.linear_values(weights, 1000)
     rng = np.random.default_rng(0)
     batch = rng.permutation(np.arange(6, 4000))[:1000]
+    values = features.linear_values(weights, 1000, batch)
     rich, poor = np.argsort(values)[-30:], np.argsort(values)[:30]
     more, less = (np.concatenate([batch[:-30], some]) for some in (rich, poor))
     gain = np.diff(features([less, more]) @ weights)[0]
     assert (values[rich].mean() - values[poor].mean()) * 0.03 == pytest.approx(gain, rel=0.1)
+
+
+def test_the_agent_sees_embeddings_alone_or_what_was_detected_too() -> None:
+    observation = observe(40)
+    columns = image_columns(observation, LABELLED)
+    assert (agent_state(observation, 3, "embedding") == observation.embeddings).all()
+    full = agent_state(observation, 3, "full")
+    wanted = [observation.embeddings, np.log1p(columns.evidence), columns.uncertainty]
+    assert full == pytest.approx(np.concatenate(wanted, axis=1))
+    some = observation.subset(observation.ids[7:9])
+    assert agent_state(some, 3, "full") == pytest.approx(full[7:9])
 
 
 def test_components_are_few_in_small_pools_and_none_of_constant_points() -> None:

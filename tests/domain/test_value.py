@@ -105,8 +105,33 @@ def test_a_planted_additive_value_is_found_by_the_ridge() -> None:
     assert model.reliability(np.random.default_rng(0)).low > 0.5
     fresh = table_of(40, seed=9)
     assert spearmanr(model.estimate(fresh.batches)[0], fresh.scores)[0] > 0.9
-    values = model.image_values()
-    assert np.corrcoef(values, POINTS[:, 0])[0, 1] > 0.9
+    order, values = model.fill(np.arange(6, len(POINTS)), 20)
+    assert sorted(order) == list(range(6, len(POINTS)))
+    assert np.corrcoef(values, POINTS[order, 0])[0, 1] > 0.9
+
+
+def test_a_filled_batch_covers_the_classes_that_the_value_wants(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    labels = np.random.default_rng(0).choice(3, len(SEEN.detections.labels), p=[0.8, 0.15, 0.05])
+    seen = replace(SEEN, detections=replace(SEEN.detections, labels=labels))
+    features = BatchFeatures(seen, LABELLED, CLASSES)
+    at = features.names.index("class coverage")
+
+    def covered(batch: IntArray) -> float:
+        return float(features([batch])[0, at])
+
+    model = Ridge(features)
+    model.fit(measure(seen, SPLIT, 60, 20, covered, 0))
+    pool = np.arange(40, 200)
+    order, values = model.fill(pool, 20)
+    assert sorted(order) == pool.tolist()
+    assert len(values) == len(order)
+    uniform = [covered(np.random.default_rng(seed).permutation(pool)[:20]) for seed in range(50)]
+    monkeypatch.setattr("mgral_service.domain.ridge._PARTS", 1)
+    at_once = model.fill(pool, 20)[0]
+    assert covered(order[:20]) > covered(at_once[:20]) > max(uniform)
+    assert model.fill(pool[:3], 20)[0].tolist() == model.fill(pool[:3], 3)[0].tolist()
 
 
 def test_the_ridge_finds_which_kind_of_features_matters() -> None:

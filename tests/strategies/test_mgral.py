@@ -112,7 +112,7 @@ def test_an_unknown_fallback_is_refused_before_any_training() -> None:
 
 def test_reasons_read_as_sentences() -> None:
     reason = choose(query_of(mean_of(VALUES))).reasons[0]
-    assert reason.startswith("Rank 1 of 15 by the a")
+    assert reason.startswith(("Rank 1 of 15 by the agent", "Rank 1 of 15 by the ridge's values"))
     for part in ("% of the pool", "from the nearest labelled image", "would have taken it"):
         assert part in reason or "found nothing" in reason
 
