@@ -1,7 +1,8 @@
 """Does a value model rank batches it has not seen as their labels will?
 
 Truth: batches of the pool, uniform and tilted, trained with their labels beside all labelled
-images, with two seeds each. Estimates: from tables of 16, 32 and 64 records, uniform or tilted,
+images, measured twice. A measurement, and a record of a table, is the mean of four short trainings
+with seeds of their own. Estimates: from tables of 16, 32 and 64 records, uniform or tilted,
 with batches of the pool without labels ("semi_supervised") or labelled batches with theirs
 ("hindsight"), read by each value model. The ceiling is what an estimate without fault would reach
 against a truth of that noise. Trainings are kept in `out/benchmarks`, so an interrupted run goes
@@ -24,7 +25,7 @@ from typing import Literal
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.harness import HERE, Figures, Options, main
+from benchmarks.harness import HERE, Figures, Options, kept_lines, main
 from benchmarks.proxy_fidelity import short
 from benchmarks.proxy_throughput import cluster
 from benchmarks.ranking import Agreement, between, spreads, within
@@ -47,25 +48,29 @@ from mgral_service.table import Filling
 
 WORLDS = {"vehicles": "vehicles_openimages", "digits": "digits"}
 DESIGNS: tuple[Literal["uniform", "tilted"], ...] = ("uniform", "tilted")
-SOURCES: tuple[Literal["semi_supervised", "hindsight"], ...] = ("semi_supervised", "hindsight")
+SOURCES: tuple[Literal["semi_supervised", "hindsight"], ...] = ("hindsight", "semi_supervised")
 Model = Literal["idw", "ridge", "gp"]
 MODELS: tuple[Model, ...] = ("idw", "ridge", "gp")
 LABELLED, BUDGET = 120, 40
-HELD_OUT, SEEDS = 24, 2  # batches of each design; trainings of each
+HELD_OUT, MEASURED = 24, 2  # batches of each design; times each
+FIRST_SEED = 7  # of the truth
 OUT = HERE.parent / "out" / "benchmarks" / "reward_fidelity"
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """records: of a table; held_out: batches of each design; steps: of a proxy."""
+    """records: of a table; held_out: batches of each design; steps: of a proxy, which
+    trains `repeats` times.
+    """
 
     records: tuple[int, ...] = (16, 32, 64)
     held_out: int = HELD_OUT
     steps: int = 150
+    repeats: int = 4
     detector: DetectorSpec = DetectorSpec()  # noqa: RUF009 frozen
 
 
-QUICK = Scale((4, 8), 3, 2, DetectorSpec(steps=2))
+QUICK = Scale((4, 8), 3, 2, 1, DetectorSpec(steps=2))
 
 
 class KeptLedger:
@@ -74,8 +79,8 @@ class KeptLedger:
     def __init__(self, file: Path) -> None:
         self._file = file
         file.parent.mkdir(parents=True, exist_ok=True)
-        lines = file.read_text("utf-8").splitlines() if file.is_file() else []
-        self._records = {one.index: one for one in (codec.decode(LookupRecord, x) for x in lines)}
+        kept = (codec.build(LookupRecord, line) for line in kept_lines(file))
+        self._records = {one.index: one for one in kept}
 
     def progress(self, progress: Progress) -> None:
         print(f"\r{self._file.stem}: {progress.done} of {progress.total} ", end="", flush=True)
@@ -107,7 +112,10 @@ class Site:
         self.seen: PoolObservation = self._detector.observe(
             [*self.world.labelled, *self.pool], lambda progress: None
         )
-        self.table = short(TableSpec(steps=scale.steps, objective="csd", views=4, online=0))
+        whole = TableSpec(
+            steps=scale.steps, objective="csd", views=4, online=0, repeats=scale.repeats
+        )
+        self.table = short(whole)
         self._folder = TemporaryDirectory()
         self.proxies = self._trainer()
 
@@ -184,7 +192,7 @@ def measure(options: Options) -> Figures:
 
 
 def held_out(site: Site) -> tuple[dict[str, list[IntArray]], dict[str, FloatArray]]:
-    """By design: batches as positions, and their scores [batches, seeds] once labelled."""
+    """By design: batches as positions, and their scores [batches, MEASURED] once labelled."""
     place = {name: at for at, name in enumerate(site.seen.ids)}
     drawn: list[DesignedBatch] = []
     for turn, kind in enumerate(DESIGNS):
@@ -200,15 +208,16 @@ def held_out(site: Site) -> tuple[dict[str, list[IntArray]], dict[str, FloatArra
         )
     ledger = site.ledger("truth")
     have = {one.index for one in ledger.records()}
+    seeds = [FIRST_SEED + turn * site.scale.repeats for turn in range(MEASURED)]
     specs = [
-        ProxySpec(at * SEEDS + seed, (*site.world.labelled, *one.batch), (), 7 + seed)
+        ProxySpec(at * MEASURED + turn, (*site.world.labelled, *one.batch), (), seed)
         for at, one in enumerate(drawn)
-        for seed in range(SEEDS)
+        for turn, seed in enumerate(seeds)
     ]
     todo = [one for one in specs if one.index not in have]
     for result in site.proxies.train(todo, {0: site.weights(site.world.labelled)}):
         assert result.score is not None, result.cause
-        one = drawn[result.index // SEEDS]
+        one = drawn[result.index // MEASURED]
         ledger.keep_record(
             LookupRecord(
                 "truth",
@@ -216,13 +225,13 @@ def held_out(site: Site) -> tuple[dict[str, list[IntArray]], dict[str, FloatArra
                 one.batch,
                 (0.0,),
                 result.score,
-                7 + result.index % SEEDS,
+                seeds[result.index % MEASURED],
                 result.seconds,
                 one.design,
             )
         )
         ledger.progress(Progress("truth", len(ledger.records()), len(specs)))
-    scores = np.array([one.score for one in ledger.records()]).reshape(-1, SEEDS)
+    scores = np.array([one.score for one in ledger.records()]).reshape(-1, MEASURED)
     half = site.scale.held_out
     rows = [np.array([place[name] for name in one.batch], dtype=np.int64) for one in drawn]
     return (
@@ -259,7 +268,7 @@ def compared(
         own = within(some, ranks=False)
         noise, spread = spreads(some)
         figures |= own.figures(f"{site.name}_{kind}_own_agreement")
-        figures[f"{site.name}_{kind}_ceiling"] = ceiling(own.value, SEEDS)
+        figures[f"{site.name}_{kind}_ceiling"] = ceiling(own.value, MEASURED)
         figures[f"{site.name}_{kind}_seed_spread"] = noise
         figures[f"{site.name}_{kind}_batch_spread"] = spread
     for (source, design_of), whole in tables.items():

@@ -17,6 +17,7 @@ from mgral_service.domain.records import DesignedBatch
 
 CHEAP = ("entropy", "coreset", "entropy_coreset", "entropy_sum", "entropy_max")  # of `classical`
 TILT = 4.0  # tau, standard deviations of a tilt's score
+OTHER_WEIGHT = 0.5  # of what is no component, in a tilt's direction
 UNIFORM_SHARE = 0.15
 
 
@@ -95,14 +96,14 @@ def _pool_rows(columns: ImageColumns, labelled: int) -> ImageColumns:
 
 def _tilts(pool: ImageColumns, count: int, rng: np.random.Generator) -> list[FloatArray]:
     """`count` score vectors [U] of spread TILT along random directions of the first components, as
-    many as there are tilts, and of expected classes, uncertainty and novelty, with half the weight.
+    many as there are tilts, and of expected classes, uncertainty and novelty (OTHER_WEIGHT).
 
     The directions are orthogonal as long as there are any left, so that a table tells as many
     effects apart as it has records. TILT is strong: what a record tells grows with the square of
     how far its batch lies from a uniform one.
     """
     other = np.column_stack([np.log1p(pool.evidence), pool.uncertainty, pool.novelty])
-    columns = np.column_stack([_unit(pool.components[:, :count]), 0.5 * _unit(other)])
+    columns = np.column_stack([_unit(pool.components[:, :count]), OTHER_WEIGHT * _unit(other)])
     tilts: list[FloatArray] = []
     while len(tilts) < count:
         directions = ortho_group.rvs(columns.shape[1], random_state=rng)
