@@ -29,6 +29,7 @@ from mgral_service.agent.sampling import draw_batches, log_probability
 from mgral_service.domain import design
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.boxes import Detections, PoolObservation
+from mgral_service.domain.features import agent_state
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.records import LookupRecord, Progress
 from mgral_service.domain.specs import AgentSpec, TableSpec
@@ -64,6 +65,7 @@ def measure(options: Options) -> Figures:
     model.fit(records(observation, points, labelled, unlabelled, planted))
 
     spent: defaultdict[str, float] = defaultdict(float)
+    states = standardise(agent_state(observation, len(CLASSES), spec.state))[unlabelled]
     reward = timed(
         spent, "reward", lambda batches: model.estimate([unlabelled[b] for b in batches])
     )
@@ -72,7 +74,7 @@ def measure(options: Options) -> Figures:
         patch(f"{LOOP}.draw_batches", timed(spent, "sampling", draw_batches)),
         patch(f"{LOOP}.log_probability", timed(spent, "sampling", log_probability)),
     ):
-        agent = train_agent(points[unlabelled], reward, BUDGET, spec, SEED, tell)
+        agent = train_agent(states, reward, BUDGET, spec, SEED, tell)
     seconds, cpu = perf_counter() - began[0], process_time() - began[1]
 
     sampling, valuing = spent["sampling"] / seconds, spent["reward"] / seconds
