@@ -160,7 +160,7 @@ class Ridge:
         filled = min(size, len(pool))
         ends = np.linspace(0, filled, min(_PARTS, filled) + 1).astype(np.int64)
         for count in (*np.diff(ends), len(pool)):
-            values = self._features.linear_values(weights, self._frame.size, order[:size])[left]
+            values = self._features.linear_values(weights, self._frame.size, order)[left]
             first = np.argsort(-values, kind="stable")[:count]
             order, left = np.append(order, left[first]), np.delete(left, first)
             found.append(values[first])

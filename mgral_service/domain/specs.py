@@ -222,7 +222,7 @@ class TableSpec:
         return self.min_records if self.min_records is not None else max(4, self.records // 2)
 
 
-AgentState = Literal["embedding", "full"]
+AgentState = Literal["embedding", "full"]  # of an image: features.agent_state
 
 
 @dataclass(frozen=True, slots=True)
