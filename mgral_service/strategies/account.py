@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from mgral_service.domain.hindsight import LEAST_LABELLED
+from mgral_service.domain.hindsight import BASE_SHARE, LEAST_LABELLED
 from mgral_service.domain.records import Candidate, Evidence
 from mgral_service.domain.specs import CycleSpec
 from mgral_service.strategies.reasons import spoken
 
+_ASSUMED = (
+    f" They tell what helps beside {BASE_SHARE:.0%} of the labelled images; that it helps beside all "
+    "of them too is assumed, not measured."
+)
 _TOO_FEW = f" There are fewer than {LEAST_LABELLED} labelled images, too few for hindsight records."
 
 
@@ -44,14 +48,14 @@ def _source(evidence: Evidence, spec: CycleSpec) -> str:
     if with_labels == len(counted):
         return (
             f"Hindsight spoke: the {with_labels} proxies that count were trained on batches of "
-            "labelled images with their labels."
+            f"labelled images with their labels.{_ASSUMED}"
         )
     if with_labels:
         trust = min(point.weight for point in counted)
         return (
             f"Both rewards spoke: {with_labels} proxies trained on labelled batches with their "
             f"labels, and {len(counted) - with_labels} on batches of the pool without labels, each "
-            f"counting {trust:.2f} of one of those."
+            f"counting {trust:.2f} of one of those.{_ASSUMED}"
         )
     wanted = "" if spec.table.source == "semi_supervised" else _TOO_FEW
     return (
