@@ -8,8 +8,8 @@ from mgral_service.domain.specs import CycleSpec
 from mgral_service.strategies.reasons import spoken
 
 _ASSUMED = (
-    f" They tell what helps beside {BASE_SHARE:.0%} of the labelled images; that it helps beside all "
-    "of them too is assumed, not measured."
+    f" They tell what helps beside {100 * BASE_SHARE:.0f} % of the labelled images; that it helps "
+    "beside all of them too is assumed, not measured."
 )
 _TOO_FEW = f" There are fewer than {LEAST_LABELLED} labelled images, too few for hindsight records."
 
