@@ -6,7 +6,8 @@ with seeds of their own. Estimates: from tables of 16, 32 and 64 records, unifor
 with batches of the pool without labels ("semi_supervised") or labelled batches with theirs
 ("hindsight"), read by each value model. The ceiling is what an estimate without fault would reach
 against a truth of that noise. Trainings are kept in `out/benchmarks`, so an interrupted run goes
-on; delete those of a table when the code of its design has changed. `--quick`: 4 and 8 records, 6 batches, 2 steps.
+on; delete those of a table when the code of its design has changed. `--quick`: 4 and 8 records, 6
+batches, 2 steps.
 """
 
 from __future__ import annotations
