@@ -77,9 +77,10 @@ class Mgral:
         )
         reward.fit(_table_of(query))
         rankings = _pick_all(self._rivals, view, spec.budget, seeds)
-        agent = _train(query, view, reward, seeds, report)
+        states = view.states(spec.agent.state)
+        agent = _train(query, view, states, reward, seeds, report)
         filled = _filled(view, reward.model, spec.budget)
-        learned = {AGENT: _walked(view, spec, agent.weights, spec.budget, seeds)}
+        learned = {AGENT: _walked(view, states, spec, agent.weights, spec.budget, seeds)}
         if filled is not None:
             learned[RIDGE] = _first(filled, spec.budget)
         rankings = {**learned, **rankings}
@@ -176,10 +177,14 @@ def _pick_all(
 
 
 def _train(
-    query: Query, view: PoolView, reward: _Reward, seeds: _Seeds, report: Report
+    query: Query,
+    view: PoolView,
+    states: FloatArray,
+    reward: _Reward,
+    seeds: _Seeds,
+    report: Report,
 ) -> TrainedAgent:
     spec, online = query.spec, query.online
-    states = view.states(spec.agent.state)
     between: Between | None = None
     if online is not None and online.left:
         between = Proposals(
@@ -198,15 +203,15 @@ def _train(
 
 def _walked(
     view: PoolView,
+    states: FloatArray,
     spec: CycleSpec,
     weights: Mapping[str, np.ndarray[Any, Any]],
     budget: int,
     seeds: _Seeds,
 ) -> Ranking:
     """The policy's top-B, of all images or of its best clusters."""
-    states = view.states(spec.agent.state)[view.unlabelled]
     rng = np.random.default_rng([seeds.agent, 2])
-    best = select_by_clusters(weights, states, spec.agent.clusters, budget, rng)
+    best = select_by_clusters(weights, states[view.unlabelled], spec.agent.clusters, budget, rng)
     return Ranking(view.unlabelled[best.positions], best.scores)
 
 
@@ -264,7 +269,8 @@ def rerank(
         weights = policy_weights(agent)
         if not weights:
             raise InvalidInput("agent", "has no policy weights: its artifact is damaged")
-        return choose(AGENT, view, _walked(view, spec, weights, budget, _Seeds.draw(rng)))
+        states = view.states(spec.agent.state)
+        return choose(AGENT, view, _walked(view, states, spec, weights, budget, _Seeds.draw(rng)))
     if winner == RIDGE:
         order, values = (np.asarray(agent.get(name, ())) for name in (_ORDER, _VALUES))
         if not len(order) == len(values) == len(view.unlabelled):
