@@ -20,7 +20,7 @@ from mgral_service.domain.reliability import rank_reliability
 from mgral_service.domain.specs import TableSpec
 
 LEAST_LABELLED = 12  # fewer leave no reservoir to draw different batches from
-BASE_SHARE = 1 / 3
+BASE_SHARES = 1 / 3, 2 / 3  # least and most
 TWIN_SHARE = 0.2  # of the records, that measure the surrogate's fidelity
 POOL_SHARE = 0.3  # of the records, for batches of the pool if the surrogate is worth it
 
@@ -39,12 +39,16 @@ def divisions(
 ) -> tuple[Division, ...]:
     """`rotations` of them, with bases as different as can be; none for too few labelled images.
 
-    A batch is min(budget, half the reservoir).
+    A batch is min(budget, half the reservoir). The base is as large as lets such a batch enlarge it
+    as the budget will enlarge the labelled images, L / (L + 2 budget) of them, within BASE_SHARES:
+    what helps a small base, such as one of each class, has been had beside a larger one.
     """
     if len(labelled) < LEAST_LABELLED:
         return ()
     shuffled = [sorted(labelled)[at] for at in rng.permutation(len(labelled))]
-    count = round(BASE_SHARE * len(shuffled))
+    least, most = BASE_SHARES
+    share = min(max(len(shuffled) / (len(shuffled) + 2 * budget), least), most)
+    count = round(share * len(shuffled))
     found = []
     for turn in range(rotations):
         start = round(turn * len(shuffled) / rotations)

@@ -179,7 +179,7 @@ class TableSpec:
     gpus: float = 0.0
     max_failures: int = 2
     source: Literal["semi_supervised", "hindsight", "both"] = "both"
-    rotations: int = 2
+    rotations: int = 3
     online: int = 8
     value_model: Literal["ridge", "gp", "idw", "onehot"] = "ridge"
     distance: Literal["sliced", "exact"] = "sliced"

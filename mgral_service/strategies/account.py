@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from mgral_service.domain.hindsight import BASE_SHARE, LEAST_LABELLED
+from mgral_service.domain.hindsight import LEAST_LABELLED
 from mgral_service.domain.records import Candidate, Evidence
 from mgral_service.domain.specs import CycleSpec
 from mgral_service.strategies.reasons import spoken
 
 _ASSUMED = (
-    f" They tell what helps beside {100 * BASE_SHARE:.0f} % of the labelled images; that it helps "
-    "beside all of them too is assumed, not measured."
+    " They tell what helps beside a part of the labelled images; that it helps beside all of them "
+    "too is assumed, not measured."
 )
 _TOO_FEW = f" There are fewer than {LEAST_LABELLED} labelled images, too few for hindsight records."
 
