@@ -36,7 +36,6 @@ TABLE = {
     "rate": 0.3,
     "steps": 60,
     "views": 4,
-    "rotations": 1,  # each one costs a detector to start from
     "online": 0,
 }
 SHOWN = 10

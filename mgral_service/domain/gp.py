@@ -103,16 +103,22 @@ class GaussianProcess:
 
     def _leave_out(self, deviations: FloatArray) -> FloatArray:
         """[R, M] left-out estimates for rows of deviations [R, M], each with the kernel of its own
-        highest likelihood: residual i is (P y)_i / P_ii.
+        highest likelihood: residual i is (P y)_i / P_ii, of a block P_BB^+ (P y)_B.
         """
         scores = deviations[:, self._kept] * self._root
+        counts = self._table.weights > 0
+        places = np.cumsum(counts) - 1
+        blocks = [places[block[counts[block]]] for block in self._table.blocks if len(block) > 1]
         best = np.full((len(scores), 1), -np.inf)
         errors = np.zeros_like(scores)
         for likelihood, shape, noise in self._likelihoods(scores):
             better = likelihood[:, None] > best
             divided = 1.0 / (shape.values + noise)
-            error = ((scores @ shape.basis) * divided) @ shape.basis.T
-            error /= np.maximum((shape.basis**2) @ divided, 1e-300)
+            projected = ((scores @ shape.basis) * divided) @ shape.basis.T
+            error = projected / np.maximum((shape.basis**2) @ divided, 1e-300)
+            for block in blocks:
+                some = shape.basis[block]
+                error[:, block] = projected[:, block] @ np.linalg.pinv((some * divided) @ some.T)
             errors = np.where(better, error, errors)
             best = np.maximum(best, likelihood[:, None])
         left_out = np.zeros_like(deviations)
@@ -139,7 +145,9 @@ class GaussianProcess:
         return cross @ self._alpha, np.maximum(before - known, 0.0)
 
     def left_out(self) -> FloatArray:
-        """[M] each record from all others, without a refit of the kernel."""
+        """[M] each record from those that are not of its block (LookupTable.blocks), by the same
+        kernel.
+        """
         table = self._table
         deviations = table.deviations()
         left_out = self._leave_out(deviations[None])[0]

@@ -20,7 +20,6 @@ from mgral_service.domain.reliability import rank_reliability
 from mgral_service.domain.specs import TableSpec
 
 LEAST_LABELLED = 12  # fewer leave no reservoir to draw different batches from
-BASE_SHARES = 1 / 3, 2 / 3  # least and most
 TWIN_SHARE = 0.2  # of the records, that measure the surrogate's fidelity
 POOL_SHARE = 0.3  # of the records, for batches of the pool if the surrogate is worth it
 
@@ -37,25 +36,20 @@ class Division:
 def divisions(
     labelled: Sequence[str], budget: int, rotations: int, rng: np.random.Generator
 ) -> tuple[Division, ...]:
-    """`rotations` of them, with bases as different as can be; none for too few labelled images.
+    """`rotations` of them, each labelled image in one reservoir; none for too few labelled images.
 
-    A batch is min(budget, half the reservoir). The base is as large as lets such a batch enlarge it
-    as the budget will enlarge the labelled images, L / (L + 2 budget) of them, within BASE_SHARES:
-    what helps a small base, such as one of each class, has been had beside a larger one.
+    A batch is min(budget, half the reservoir). No two reservoirs share an image, so that records of
+    one tell how well those of others speak of images they have not seen, as the pool's are.
     """
     if len(labelled) < LEAST_LABELLED:
         return ()
     shuffled = [sorted(labelled)[at] for at in rng.permutation(len(labelled))]
-    least, most = BASE_SHARES
-    share = min(max(len(shuffled) / (len(shuffled) + 2 * budget), least), most)
-    count = round(share * len(shuffled))
     found = []
     for turn in range(rotations):
-        start = round(turn * len(shuffled) / rotations)
-        turned = shuffled[start:] + shuffled[:start]
-        base, reservoir = turned[:count], turned[count:]
-        size = min(budget, len(reservoir) // 2)
-        found.append(Division(tuple(sorted(base)), tuple(sorted(reservoir)), size))
+        reservoir = shuffled[turn::rotations]
+        base = sorted({*shuffled} - {*reservoir})
+        size = max(1, min(budget, len(reservoir) // 2))
+        found.append(Division(tuple(base), tuple(sorted(reservoir)), size))
     return tuple(found)
 
 

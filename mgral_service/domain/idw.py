@@ -112,7 +112,9 @@ class _InverseRead(ABC):
         return float(np.sqrt(read + (self._error * reach) ** 2))
 
     def left_out(self) -> FloatArray:
-        """[M] each record read from all others; misses are not counted."""
+        """[M] each record read from those that are not of its block (LookupTable.blocks); misses are
+        not counted.
+        """
         level = self._table.scores - self._deviations
         return np.asarray(level + self._leave_out(self._deviations[None])[0])
 
@@ -121,15 +123,16 @@ class _InverseRead(ABC):
         return np.asarray(deviations @ self._reading.T)
 
     def _left_out_weights(self) -> FloatArray:
-        """[M, M] the weights with which each record is read from all others: all alike where none
-        is near.
+        """[M, M] the weights with which each record is read from others: all alike where none is
+        near.
         """
         reading = np.zeros_like(self._pairs)
-        for at, distances in enumerate(self._pairs):
+        for block in self._table.blocks:
             counts = self._table.weights.copy()
-            counts[at] = 0.0
-            weights = self._weigh(distances, counts)
-            reading[at] = counts / max(counts.sum(), 1e-300) if weights is None else weights
+            counts[block] = 0.0
+            for at in block:
+                weights = self._weigh(self._pairs[at], counts)
+                reading[at] = counts / max(counts.sum(), 1e-300) if weights is None else weights
         return reading
 
     def reliability(self, rng: np.random.Generator) -> Reliability:

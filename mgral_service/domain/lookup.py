@@ -48,6 +48,20 @@ class LookupTable:
         seen = [source == "hindsight" for source in self.sources]
         return 2 * self.rotations + np.array(seen, dtype=np.int64)
 
+    @property
+    def blocks(self) -> tuple[IntArray, ...]:
+        """Rows that are left out together, so that what is left speaks of a record as it does of a
+        batch of the pool: a record of the pool by itself; hindsight records, whose images the pool
+        does not hold, with all of their rotation, if another one counts.
+        """
+        counted = np.unique(self.rotations[(self.rotations > 0) & (self.weights > 0)])
+        alone = np.flatnonzero(self.rotations == 0 if len(counted) > 1 else self.rotations >= 0)
+        together = np.unique(self.rotations[self.rotations > 0]) if len(counted) > 1 else ()
+        return (
+            *(np.array([row]) for row in alone),
+            *(np.flatnonzero(self.rotations == rotation) for rotation in together),
+        )
+
     def deviations(self) -> FloatArray:
         """[M] scores less the weighted mean of their group (the plain one where nothing counts)."""
         centred = self.scores.copy()

@@ -147,7 +147,9 @@ class ValueModel(Protocol):
         ...
 
     def left_out(self) -> FloatArray:
-        """[M] the estimate of each record from all others."""
+        """[M] the estimate of each record from those that are not of its block
+        (LookupTable.blocks).
+        """
         ...
 
     def reliability(self, rng: np.random.Generator) -> Reliability: ...

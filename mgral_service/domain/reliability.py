@@ -31,7 +31,7 @@ def table_reliability(
     def beyond(rows: FloatArray) -> FloatArray:
         scores = np.tile(deviations, (len(rows), 1))
         scores[:, full] = rows
-        return _beyond_mean(leave_out(scores), scores, table)[:, full]
+        return beyond_mean(leave_out(scores), scores, table)[:, full]
 
     return rank_reliability(beyond, deviations[full], rng)
 
@@ -77,15 +77,16 @@ def _spearman(first: FloatArray, second: FloatArray) -> FloatArray:
     return np.asarray((a * b).sum(axis=1) / np.where(size > 0, size, 1.0))
 
 
-def _beyond_mean(left_out: FloatArray, scores: FloatArray, table: LookupTable) -> FloatArray:
-    """[R, M] left-out estimates less the mean of the group's other records.
+def beyond_mean(left_out: FloatArray, scores: FloatArray, table: LookupTable) -> FloatArray:
+    """[R, M] left-out estimates less the mean of those of the group's records that were left in.
 
     That mean is the lower the higher the record itself is: leaving it in would make a model that
     knows nothing look reliably wrong, where it should look silent.
     """
     weights = np.maximum(table.weights, 1e-300)
     others = (table.groups[:, None] == table.groups) * weights
-    np.fill_diagonal(others, 0.0)
+    for block in table.blocks:
+        others[np.ix_(block, block)] = 0.0
     total = others.sum(axis=1, keepdims=True)
     others /= np.where(total > 0, total, 1.0)
     beyond = left_out - scores @ others.T

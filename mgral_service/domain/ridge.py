@@ -109,19 +109,25 @@ class Ridge:
 
     def _leave_out(self, deviations: FloatArray) -> FloatArray:
         """[R, M] left-out estimates for rows of deviations, each row's with its own likeliest shape
-        and penalty, by residual / (1 - h).
+        and penalty, by residual / (1 - h), or (1 - H)^-1 residual of a block.
         """
         scores = deviations * self._root
         likeliest, _ = self._likeliest(scores)
         level = _level_share(self._table)
+        blocks = [block for block in self._table.blocks if len(block) > 1]
         errors = np.zeros_like(scores)
         for at in np.unique(likeliest):
             rows = likeliest == at
             shape, penalty = self._candidate(int(at))
             shrink = shape.singular**2 / (shape.singular**2 + penalty)
             hat = np.minimum(level + (shape.left**2) @ shrink, 1.0 - 1e-9)
-            fitted = ((scores[rows] @ shape.left) * shrink) @ shape.left.T
-            errors[rows] = (scores[rows] - fitted) / (1.0 - hat)
+            residual = scores[rows] - ((scores[rows] @ shape.left) * shrink) @ shape.left.T
+            errors[rows] = residual / (1.0 - hat)
+            for block in blocks:
+                some = shape.left[block]
+                open_share = np.eye(len(block)) - (some * shrink) @ some.T
+                solved = np.linalg.solve(open_share, residual[:, block].T)
+                errors[np.ix_(rows, block)] = solved.T
         return np.asarray(deviations - errors / np.maximum(self._root, 1e-150))
 
     def estimate(self, batches: Sequence[IntArray]) -> tuple[FloatArray, FloatArray]:
@@ -135,7 +141,7 @@ class Ridge:
         return self._table.level + placed @ self._theta, self._noise * np.sqrt(open_share)
 
     def left_out(self) -> FloatArray:
-        """[M] each record from all others: residual / (1 - h), no refit."""
+        """[M] each record from those that are not of its block (LookupTable.blocks), no refit."""
         table = self._table
         level = table.scores - table.deviations()
         gain = np.where(table.weights > 0, self._left_out, self._frame.rows @ self._theta)

@@ -150,7 +150,7 @@ class TableSpec:
                     (the paper); "hindsight", a batch of labelled images with their labels
                     (domain/hindsight.py); "both", the first weighted by how well it agrees with the
                     second
-    rotations       ways in which hindsight records divide the labelled images, in turns
+    rotations       parts of the labelled images which in turn play the pool of hindsight records
     online          most proxies trained while the agent learns, on batches that it proposes
     value_model     "ridge", "gp", "idw" (inverse distance, the paper) or "onehot" (its first
                     version)
@@ -179,7 +179,7 @@ class TableSpec:
     gpus: float = 0.0
     max_failures: int = 2
     source: Literal["semi_supervised", "hindsight", "both"] = "both"
-    rotations: int = 3
+    rotations: int = 2
     online: int = 8
     value_model: Literal["ridge", "gp", "idw", "onehot"] = "ridge"
     distance: Literal["sliced", "exact"] = "sliced"
@@ -213,7 +213,7 @@ class TableSpec:
         _require("table.cpus", self.cpus > 0, "must be above 0")
         _require("table.gpus", self.gpus >= 0, "must be 0 or more")
         _require("table.max_failures", self.max_failures >= 0, "must be 0 or more")
-        _require("table.rotations", self.rotations >= 1, "must be 1 or more")
+        _require("table.rotations", 2 <= self.rotations <= 6, "must lie between 2 and 6")
         _require("table.online", self.online >= 0, "must be 0 or more")
 
     @property

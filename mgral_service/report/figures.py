@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -77,19 +76,10 @@ def reward_figure(evidence: Evidence, caution: float, out: Path) -> None:
 def table_figure(evidence: Evidence, out: Path) -> None:
     """Each record that counts: its measured mAP against the value model's estimate without it, both
     over the mean of its level.
-
-    Leaving a high record out lowers the mean that its estimate starts from; as in the reliability's
-    rank correlation, each estimate is taken from the mean of the others.
     """
     counted = [point for point in evidence.table if point.weight > 0]
-    size = Counter(point.level for point in counted)
     gains = {point.index: point.measured - point.level for point in counted}
-    shown = {
-        point.index: point.estimated
-        - point.level
-        + gains[point.index] / max(1, size[point.level] - 1)
-        for point in counted
-    }
+    shown = {point.index: point.estimated - point.level for point in counted}
     figure = Figure(figsize=(6, 5.5), layout="constrained")
     axes = figure.subplots()
     for source, design in sorted({(point.source, point.design) for point in counted}):

@@ -82,8 +82,10 @@ def _fidelity(evidence: Evidence) -> str:
 
 def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
     rank = evidence.reliability
+    with_labels = any(one.source == "hindsight" and one.weight > 0 for one in evidence.table)
+    without = "records that share images with a batch" if with_labels else "a record"
     measured = (
-        f"estimates made without a record rank like its measurement with Spearman "
+        f"estimates made without {without} rank like its measurement with Spearman "
         f"{rank.spearman:.2f} (95 % interval {rank.low:.2f} to {rank.high:.2f})"
     )
     if rank.informed:

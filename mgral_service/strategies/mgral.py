@@ -23,6 +23,7 @@ from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import Query, Report, ValueModel
 from mgral_service.domain.records import Candidate, Choice, Evidence, Reliability, TablePoint
+from mgral_service.domain.reliability import beyond_mean
 from mgral_service.domain.ridge import Ridge
 from mgral_service.domain.specs import CycleSpec
 from mgral_service.domain.value import VALUE_MODELS
@@ -142,7 +143,10 @@ class _Reward:
 
     def points(self) -> tuple[TablePoint, ...]:
         table = self.table
-        levels = table.scores - table.deviations()
+        gains = table.deviations()
+        levels = table.scores - gains
+        left_out = (self.model.left_out() - levels)[None]
+        estimates = levels + beyond_mean(left_out, gains[None], table)[0]
         return tuple(
             TablePoint(
                 int(table.indices[at]),
@@ -154,7 +158,7 @@ class _Reward:
                 float(table.weights[at]),
                 float(levels[at]),
             )
-            for at, estimated in enumerate(self.model.left_out())
+            for at, estimated in enumerate(estimates)
         )
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -57,3 +59,16 @@ def test_cutoffs_are_the_mean_less_one_spread() -> None:
     pairs = np.array([[0.0, 1.0, 3.0], [1.0, 0.0, 2.0], [3.0, 2.0, 0.0]])
     assert table_cutoff(pairs) == pytest.approx(2.0 - np.sqrt(2 / 3))
     assert table_cutoff(np.zeros((1, 1))) == 0
+
+
+def test_hindsight_records_of_a_rotation_are_left_out_together() -> None:
+    records = [record(at, ("a",)) for at in range(6)]
+    table = replace(LookupTable.of(records, ["a"]), rotations=np.array([0, 1, 2, 0, 1, 1]))
+    assert [block.tolist() for block in table.blocks] == [[0], [3], [1, 4, 5], [2]]
+
+
+def test_without_another_rotation_that_counts_each_record_is_left_out_by_itself() -> None:
+    records = [record(at, ("a",)) for at in range(3)]
+    table = replace(LookupTable.of(records, ["a"]), rotations=np.array([1, 2, 1]))
+    table = replace(table, weights=np.array([1.0, 0.0, 1.0]))
+    assert [block.tolist() for block in table.blocks] == [[0], [1], [2]]

@@ -26,7 +26,7 @@ def words(
 def test_an_informed_cycle_names_winner_rival_and_margin() -> None:
     told = words()
     assert "2 trained proxies, measured from 0.200 to 0.300" in told
-    assert "Spearman 0.40 (95 % interval 0.10 to 0.70)" in told
+    assert "made without a record rank like its measurement with Spearman 0.40 (95 %" in told
     assert "the agent won by estimated ap50 less 0.5 standard deviations: 0.310 ± 0.020" in told
     assert "by 0.0100, closer than the estimate's own error" in told
     assert "from 0.210 to 0.250" in told
@@ -71,6 +71,7 @@ def test_it_says_that_hindsight_alone_spoke_and_why() -> None:
     told = " ".join(tell(both_ways(0.0, Reliability(8, 0.1, -0.4, 0.5)), SPEC, "agent"))
     assert "Hindsight spoke: the 3 proxies that count" in told
     assert "what helps beside a part of the labelled images" in told
+    assert "made without records that share images with a batch rank like its" in told
     assert "Spearman 0.10 (95 % interval -0.40 to 0.50)" in told
     assert "so batches without labels were not asked" in told
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from mgral_service.domain.arrays import IntArray
 from mgral_service.domain.errors import InvalidInput
@@ -54,6 +55,8 @@ def test_a_clear_reward_is_followed_and_explained() -> None:
     assert evidence.candidates[0].name == choice.strategy
     assert len(evidence.history) == query.spec.agent.iterations
     assert [point.index for point in evidence.table] == list(range(40))
+    told = [(one.estimated - one.level, one.measured - one.level) for one in evidence.table]
+    assert spearmanr(*zip(*told, strict=True))[0] == pytest.approx(evidence.reliability.spearman)
     assert 0 <= evidence.agent_overlap <= 1
     assert any("informative" in line for line in evidence.words)
     assert any("ahead of" in line for line in evidence.words)
