@@ -112,8 +112,8 @@ class _InverseRead(ABC):
         return float(np.sqrt(read + (self._error * reach) ** 2))
 
     def left_out(self) -> FloatArray:
-        """[M] each record read from those that are not of its block (LookupTable.blocks); misses are
-        not counted.
+        """[M] each record read from those that are not of its block (LookupTable.blocks); misses
+        are not counted.
         """
         level = self._table.scores - self._deviations
         return np.asarray(level + self._leave_out(self._deviations[None])[0])
