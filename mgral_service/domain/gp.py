@@ -5,14 +5,14 @@ Estimates and scores are fractions of mAP; batches are positions in the observat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import null_space
 from scipy.spatial.distance import cdist
 
-from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.arrays import BoolArray, FloatArray, IntArray
 from mgral_service.domain.features import BatchFeatures
 from mgral_service.domain.frame import Frame
 from mgral_service.domain.lookup import LookupTable
@@ -58,14 +58,9 @@ class GaussianProcess:
         self._root = np.sqrt(table.weights[self._kept])
         apart = cdist(rows, rows)
         self._unit = float(np.median(apart[np.triu_indices(len(rows), 1)])) or 1.0
-        contrasts = self._contrasts()
-        self._shapes = [
-            _decomposed(self._kernel(rows, rows, bend, length), self._root, contrasts, bend, length)
-            for bend in _BENDS
-            for length in (_LENGTHS if bend > 0 else _LENGTHS[:1])
-        ]
+        self._shapes = list(self._decomposed(np.arange(len(rows))))
         scores = table.deviations()[self._kept] * self._root
-        best = max(self._likelihoods(scores[None]), key=lambda one: float(one[0][0]))
+        best = max(_likelihoods(self._shapes, scores[None]), key=lambda one: float(one[0][0]))
         _, self._shape, self._noise = best
         inner = self._shape.basis.T @ scores
         divided = 1.0 / (self._shape.values + self._noise)
@@ -73,11 +68,18 @@ class GaussianProcess:
         self._precision = (self._shape.basis * divided) @ self._shape.basis.T
         self._alpha = self._precision @ scores
 
-    def _contrasts(self) -> FloatArray:
-        """[M, E] orthonormal, without a level of any group."""
-        groups = self._table.groups[self._kept]
-        levels = np.stack([(groups == group) * self._root for group in np.unique(groups)], axis=1)
-        return np.asarray(null_space(levels.T))
+    def _decomposed(self, among: IntArray) -> Iterator[_Shape]:
+        """Of the kept records at `among`."""
+        rows, root = self._rows[among], self._root[among]
+        groups = self._table.groups[self._kept[among]]
+        levels = np.stack([(groups == group) * root for group in np.unique(groups)], axis=1)
+        contrasts = null_space(levels.T)  # orthonormal, without a level of any group
+        for bend in _BENDS:
+            for length in _LENGTHS if bend > 0 else _LENGTHS[:1]:
+                kernel = self._kernel(rows, rows, bend, length) * root[:, None] * root
+                covariance = contrasts.T @ kernel @ contrasts
+                values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+                yield _Shape(bend, length, contrasts @ vectors, np.maximum(values, 0.0))
 
     def _kernel(
         self, first: FloatArray, second: FloatArray, bend: float, length: float
@@ -89,41 +91,45 @@ class GaussianProcess:
         near = np.exp(-0.5 * (cdist(first, second) / (length * self._unit)) ** 2)
         return np.asarray((1.0 - bend) * linear + bend * near)
 
-    def _likelihoods(self, scores: FloatArray) -> Iterator[tuple[FloatArray, _Shape, float]]:
-        """([R] log likelihood of weighted scores [R, M], shape, noise) over the grid; the signal's
-        variance is its best one.
-        """
-        for shape in self._shapes:
-            squares = (scores @ shape.basis) ** 2
-            count = max(squares.shape[1], 1)
-            for noise in _NOISES:
-                total = shape.values + noise
-                variance = np.maximum((squares / total).sum(axis=1) / count, 1e-300)
-                yield -0.5 * (count * np.log(variance) + np.log(total).sum()), shape, float(noise)
-
     def _leave_out(self, deviations: FloatArray) -> FloatArray:
         """[R, M] left-out estimates for rows of deviations [R, M], each with the kernel of its own
-        highest likelihood: residual i is (P y)_i / P_ii, of a block P_BB^+ (P y)_B.
+        highest likelihood: residual i is (P y)_i / P_ii; a block's by a fit without it.
         """
         scores = deviations[:, self._kept] * self._root
-        counts = self._table.weights > 0
-        places = np.cumsum(counts) - 1
-        blocks = [places[block[counts[block]]] for block in self._table.blocks if len(block) > 1]
         best = np.full((len(scores), 1), -np.inf)
         errors = np.zeros_like(scores)
-        for likelihood, shape, noise in self._likelihoods(scores):
+        for likelihood, shape, noise in _likelihoods(self._shapes, scores):
             better = likelihood[:, None] > best
             divided = 1.0 / (shape.values + noise)
-            projected = ((scores @ shape.basis) * divided) @ shape.basis.T
-            error = projected / np.maximum((shape.basis**2) @ divided, 1e-300)
-            for block in blocks:
-                some = shape.basis[block]
-                error[:, block] = projected[:, block] @ np.linalg.pinv((some * divided) @ some.T)
+            error = ((scores @ shape.basis) * divided) @ shape.basis.T
+            error /= np.maximum((shape.basis**2) @ divided, 1e-300)
             errors = np.where(better, error, errors)
             best = np.maximum(best, likelihood[:, None])
+        found = deviations[:, self._kept] - errors / self._root
+        for block in self._table.blocks:
+            own = np.isin(self._kept, block)
+            if len(block) > 1 and own.any():
+                found[:, own] = self._without(own, scores)
         left_out = np.zeros_like(deviations)
-        left_out[:, self._kept] = deviations[:, self._kept] - errors / self._root
+        left_out[:, self._kept] = found
         return left_out
+
+    def _without(self, own: BoolArray, scores: FloatArray) -> FloatArray:
+        """[R, B] estimates of the kept records of a block, `own` [E], less their mean, by all
+        others; for rows of weighted scores [R, E].
+        """
+        rest = np.flatnonzero(~own)
+        scores = scores[:, rest]
+        best = np.full((len(scores), 1), -np.inf)
+        found = np.zeros((len(scores), int(own.sum())))
+        for likelihood, shape, noise in _likelihoods(self._decomposed(rest), scores):
+            better = likelihood[:, None] > best
+            alpha = ((scores @ shape.basis) / (shape.values + noise)) @ shape.basis.T
+            cross = self._kernel(self._rows[rest], self._rows[own], shape.bend, shape.length)
+            gain = (alpha * self._root[rest]) @ (cross - cross.mean(axis=1, keepdims=True))
+            found = np.where(better, gain, found)
+            best = np.maximum(best, likelihood[:, None])
+        return found
 
     def estimate(self, batches: Sequence[IntArray]) -> tuple[FloatArray, FloatArray]:
         """Mean [K] and standard deviation [K]."""
@@ -145,9 +151,7 @@ class GaussianProcess:
         return cross @ self._alpha, np.maximum(before - known, 0.0)
 
     def left_out(self) -> FloatArray:
-        """[M] each record from those that are not of its block (LookupTable.blocks), by the same
-        kernel.
-        """
+        """[M] each record from those that are not of its block (LookupTable.blocks)."""
         table = self._table
         deviations = table.deviations()
         left_out = self._leave_out(deviations[None])[0]
@@ -159,9 +163,16 @@ class GaussianProcess:
         return table_reliability(self._table, self._leave_out, rng)
 
 
-def _decomposed(
-    kernel: FloatArray, root: FloatArray, contrasts: FloatArray, bend: float, length: float
-) -> _Shape:
-    covariance = contrasts.T @ (kernel * root[:, None] * root) @ contrasts
-    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    return _Shape(bend, length, contrasts @ vectors, np.maximum(values, 0.0))
+def _likelihoods(
+    shapes: Iterable[_Shape], scores: FloatArray
+) -> Iterator[tuple[FloatArray, _Shape, float]]:
+    """([R] log likelihood of weighted scores [R, M], shape, noise) over the grid; the signal's
+    variance is its best one.
+    """
+    for shape in shapes:
+        squares = (scores @ shape.basis) ** 2
+        count = max(squares.shape[1], 1)
+        for noise in _NOISES:
+            total = shape.values + noise
+            variance = np.maximum((squares / total).sum(axis=1) / count, 1e-300)
+            yield -0.5 * (count * np.log(variance) + np.log(total).sum()), shape, float(noise)
