@@ -15,7 +15,7 @@ from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import QueryStrategy
 from mgral_service.domain.records import Choice
 from mgral_service.domain.specs import CycleSpec
-from mgral_service.strategies import coreset, entropy, entropy_coreset, uniform
+from mgral_service.strategies import class_balance, coreset, entropy, entropy_coreset, uniform
 from mgral_service.strategies.classical import Classical, Pick
 
 CLASSICAL: Mapping[str, Pick] = {
@@ -25,6 +25,7 @@ CLASSICAL: Mapping[str, Pick] = {
     "entropy_max": entropy.pick_by_max,
     "coreset": coreset.pick,
     "entropy_coreset": entropy_coreset.pick,
+    "class_balance": class_balance.pick,
 }
 """Those that need no table; all of them are rivals in the portfolio of "mgral"."""
 

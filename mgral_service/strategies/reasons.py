@@ -20,6 +20,7 @@ _SPOKEN = {
     "entropy_max": "largest entropy",
     "coreset": "core-set distance",
     "entropy_coreset": "entropy and core-set distance",
+    "class_balance": "the balance of classes",
 }
 _TOP_CLASSES = 3
 _RECORDS = 2  # named for an image
