@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mgral_service.domain.arrays import FloatArray
+from mgral_service.domain.errors import InvalidInput
 
 _MULTIPLE = 8  # of the walk's width: floats in a vector register; matrix products like it
 aten: Any = torch.ops.aten
@@ -186,8 +187,15 @@ def score(weights: Mapping[str, np.ndarray[Any, Any]], embeddings: FloatArray) -
     given.
 
     The same order on the same machine gives the same scores; a Serve replica calls this.
+    InvalidInput for a policy that reads another number of columns.
     """
     policy = Policy(int(weights["embed"].shape[0]), torch.Generator())
+    if embeddings.shape[1] != policy.dimension:
+        raise InvalidInput(
+            "agent",
+            f"reads {policy.dimension} numbers an image and was given {embeddings.shape[1]}: "
+            "another version or detector trained it; run a new cycle",
+        )
     with torch.no_grad():
         for name, value in policy.named_parameters():
             value.copy_(torch.from_numpy(np.asarray(weights[name])))

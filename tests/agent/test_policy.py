@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mgral_service.agent.policy import Policy, probe, score, walk, weights_of
+from mgral_service.domain.errors import InvalidInput
 
 
 def policy_of(dimension: int = 5, seed: int = 0) -> Policy:
@@ -153,6 +154,12 @@ def test_stored_weights_give_the_same_scores_bit_for_bit() -> None:
     again = score(weights, points.double().numpy())
     assert again.tolist() == scores.double().tolist()
     assert again.tolist() == score(weights, points.double().numpy()).tolist()
+
+
+def test_images_of_another_width_are_refused() -> None:
+    weights = weights_of(Policy(4, torch.Generator().manual_seed(0)), 4)
+    with pytest.raises(InvalidInput, match="reads 4 numbers an image and was given 5"):
+        score(weights, np.zeros((8, 5)))
 
 
 def test_the_probe_gives_finite_scores() -> None:
