@@ -15,7 +15,14 @@ from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.features import ImageColumns, image_columns
 from mgral_service.domain.records import DesignedBatch
 
-CHEAP = ("entropy", "coreset", "entropy_coreset", "entropy_sum", "entropy_max")  # of `classical`
+CHEAP = (  # of `classical`
+    "entropy",
+    "coreset",
+    "entropy_coreset",
+    "entropy_sum",
+    "entropy_max",
+    "class_balance",
+)
 TILT = 4.0  # tau, standard deviations of a tilt's score
 OTHER_WEIGHT = 0.5  # of what is no component, in a tilt's direction
 UNIFORM_SHARE = 0.15

@@ -272,15 +272,20 @@ class AgentSpec:
         _require("agent.temperature", min(self.temperature) > 0, "both must be above 0")
 
 
+BEST_CLASSICAL = "best_classical"
+
+
 @dataclass(frozen=True, slots=True)
 class CycleSpec:
     """One active learning cycle: choose `budget` images of `dataset`.
 
     strategy         "mgral", "uniform", "entropy" (mean), "entropy_sum", "entropy_max", "coreset",
-                     "entropy_coreset"
+                     "entropy_coreset", "class_balance"
     metric           the reward: "ap50", "ap" (COCO), "voc07" (11-point), "voc12" (area), all at
                      fractions
-    when_uninformed  what selects when the reward's reliability interval reaches zero
+    when_uninformed  what selects when the reward's reliability interval reaches zero: a strategy
+                     that needs no reward, or "best_classical", the one of them whose batch the
+                     value model holds in highest esteem all the same
     choice           "portfolio": the best of the agent's batch and its rivals', or when_uninformed;
                      "agent": always the agent's batch, as the paper has it
     """
@@ -291,7 +296,7 @@ class CycleSpec:
     seed: int = 0
     strategy: str = "mgral"
     metric: Literal["ap50", "ap", "voc07", "voc12"] = "ap50"
-    when_uninformed: str = "entropy_coreset"
+    when_uninformed: str = BEST_CLASSICAL
     choice: Literal["portfolio", "agent"] = "portfolio"
     detector: DetectorSpec = field(default_factory=DetectorSpec)
     table: TableSpec = field(default_factory=TableSpec)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mgral_service.domain.hindsight import LEAST_LABELLED
 from mgral_service.domain.records import Candidate, Evidence
-from mgral_service.domain.specs import CycleSpec
+from mgral_service.domain.specs import BEST_CLASSICAL, CycleSpec
 from mgral_service.strategies.reasons import spoken
 
 _ASSUMED = (
@@ -90,11 +90,15 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
     )
     if rank.informed:
         return f"The reward was informative: {measured}."
-    because = (
-        "The agent chose all the same, as choice = 'agent' says."
-        if spec.choice == "agent"
-        else f"So {spoken(winner)} chose, as when_uninformed = {spec.when_uninformed!r} says."
-    )
+    if spec.choice == "agent":
+        because = "The agent chose all the same, as choice = 'agent' says."
+    elif spec.when_uninformed == BEST_CLASSICAL:
+        because = (
+            f"So {spoken(winner)} chose, of the classical strategies the one whose batch has the "
+            "highest estimate all the same."
+        )
+    else:
+        because = f"So {spoken(winner)} chose, as when_uninformed = {winner!r} says."
     return (
         f"The reward carried no information this cycle: {measured}, which reaches zero. {because}"
     )

@@ -25,7 +25,7 @@ from mgral_service.domain.ports import Query, Report, ValueModel
 from mgral_service.domain.records import Candidate, Choice, Evidence, Reliability, TablePoint
 from mgral_service.domain.reliability import beyond_mean
 from mgral_service.domain.ridge import Ridge
-from mgral_service.domain.specs import CycleSpec
+from mgral_service.domain.specs import BEST_CLASSICAL, CycleSpec
 from mgral_service.domain.value import VALUE_MODELS
 from mgral_service.strategies.account import tell
 from mgral_service.strategies.classical import Pick, choose
@@ -67,8 +67,8 @@ class Mgral:
         InvalidInput without a table of two records or more, or for an unknown `when_uninformed`.
         """
         spec = query.spec
-        if spec.when_uninformed not in self._rivals:
-            known = ", ".join(self._rivals)
+        if spec.when_uninformed not in (BEST_CLASSICAL, *self._rivals):
+            known = ", ".join((BEST_CLASSICAL, *self._rivals))
             raise InvalidInput("when_uninformed", f"must be one of {known}")
         view = PoolView(query.split, query.observation, query.classes)
         seeds = _Seeds.draw(rng)
@@ -87,7 +87,7 @@ class Mgral:
         rankings = {**learned, **rankings}
         candidates = _valued(rankings, reward.model, spec.agent.caution)
         reliability = reward.model.reliability(np.random.default_rng(seeds.bootstrap))
-        winner = candidates[0].name if reliability.informed else spec.when_uninformed
+        winner = candidates[0].name if reliability.informed else self._fallback(spec, candidates)
         if spec.choice == "agent":
             winner = AGENT
         chosen = rankings[winner]
@@ -112,6 +112,13 @@ class Mgral:
             _arrays(agent, filled),
             replace(evidence, words=tell(evidence, spec, winner)),
         )
+
+    def _fallback(self, spec: CycleSpec, candidates: Sequence[Candidate]) -> str:
+        """Who chooses where the reward does not."""
+        if spec.when_uninformed != BEST_CLASSICAL:
+            return spec.when_uninformed
+        values = {one.name: one.value for one in candidates if one.name in self._rivals}
+        return max(values, key=values.__getitem__)
 
 
 class _Reward:

@@ -41,9 +41,15 @@ def test_a_wide_margin_is_no_tie() -> None:
 def test_an_uninformed_cycle_says_who_chose_instead() -> None:
     told = words(low=-0.1, winner="entropy_coreset")
     assert "carried no information this cycle" in told
-    assert "So entropy and core-set distance chose" in told
+    assert "So entropy and core-set distance chose, of the classical strategies the one" in told
     assert "would have won" in told
     assert "shares 25 % of these images" in told
+
+
+def test_a_named_fallback_is_named() -> None:
+    evidence = Evidence(Reliability(2, 0.4, -0.1, 0.7), (AGENT,), HISTORY, TABLE, 0, 0.25, ())
+    told = " ".join(tell(evidence, replace(SPEC, when_uninformed="coreset"), "coreset"))
+    assert "So core-set distance chose, as when_uninformed = 'coreset' says" in told
 
 
 def test_misses_are_counted_in_words() -> None:

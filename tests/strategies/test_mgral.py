@@ -68,13 +68,20 @@ def test_a_worth_without_information_says_so_and_falls_back() -> None:
     evidence = choice.evidence
     assert evidence is not None
     assert not evidence.reliability.informed
-    assert choice.strategy == query.spec.when_uninformed
+    rivals = [one for one in evidence.candidates if one.name in CLASSICAL]
+    assert choice.strategy == max(rivals, key=lambda one: one.value).name
     assert any("carried no information" in line for line in evidence.words)
     alone = STRATEGIES[choice.strategy]().select(
         query, np.random.default_rng(0), lambda progress: None
     )
     assert choice.ids == alone.ids
     assert any(name.startswith("policy.") for name in choice.agent)
+
+
+def test_a_named_fallback_chooses_whatever_the_table_says() -> None:
+    query = query_of(noise(), records=24)
+    query = replace(query, spec=replace(query.spec, when_uninformed="coreset"))
+    assert choose(query).strategy == "coreset"
 
 
 def test_inverse_distance_has_no_ridge_candidate() -> None:
@@ -109,7 +116,9 @@ def test_a_damaged_agent_is_refused(winner: str, message: str) -> None:
 
 def test_an_unknown_fallback_is_refused_before_any_training() -> None:
     query = query_of(noise(), records=12)
-    with pytest.raises(InvalidInput, match="when_uninformed: must be one of uniform"):
+    with pytest.raises(
+        InvalidInput, match="when_uninformed: must be one of best_classical, uniform"
+    ):
         choose(replace(query, spec=replace(query.spec, when_uninformed="oracle")))
 
 
