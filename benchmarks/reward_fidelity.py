@@ -4,10 +4,10 @@ Truth: batches of the pool, uniform and tilted, trained with their labels beside
 images, measured twice. A measurement, and a record of a table, is the mean of four short trainings
 with seeds of their own. Estimates: from tables of 16, 32 and 64 records, uniform or tilted,
 with batches of the pool without labels ("semi_supervised") or labelled batches with theirs
-("hindsight"), read by each value model. The ceiling is what an estimate without fault would reach
-against a truth of that noise. Trainings are kept in `out/benchmarks`, so an interrupted run goes
-on; delete those of a table when the code of its design has changed. `--quick`: 4 and 8 records, 6
-batches, 2 steps.
+("hindsight"), read by each value model. "told" is how reliable the model calls itself, as a cycle's
+report does. The ceiling is what an estimate without fault would reach against a truth of that
+noise. Trainings are kept in `out/benchmarks`, so an interrupted run goes on; delete those of a
+table when the code of its design has changed. `--quick`: 4 and 8 records, 6 batches, 2 steps.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.hindsight import weigh
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
-from mgral_service.domain.ports import ProxyTrainer, Query, QueryStrategy, Weights
+from mgral_service.domain.ports import ProxyTrainer, Query, QueryStrategy, ValueModel, Weights
 from mgral_service.domain.records import DesignedBatch, LookupRecord, Progress, ProxySpec
 from mgral_service.domain.specs import CycleSpec, DetectorSpec, TableSpec
 from mgral_service.domain.value import VALUE_MODELS
@@ -275,8 +275,12 @@ def compared(
     for (source, design_of), whole in tables.items():
         for records in site.scale.records:
             for model in MODELS:
-                estimates = estimated(site, thinned(whole, records), model, every)
+                made = fitted(site, thinned(whole, records), model)
+                estimates = made.estimate(every)[0]
                 name = f"{site.name}_{source}_{design_of}_{records}_{model}"
+                told = made.reliability(np.random.default_rng(0))
+                figures[f"{name}_told"] = told.spearman
+                figures |= {f"{name}_told_low": told.low, f"{name}_told_high": told.high}
                 parts = {"uniform": estimates[:half], "tilted": estimates[half:], "all": estimates}
                 for kind, part in parts.items():
                     found: Agreement = between(
@@ -311,15 +315,13 @@ def thinned(table: LookupTable, records: int) -> LookupTable:
     )
 
 
-def estimated(
-    site: Site, table: LookupTable, model: Model, batches: Sequence[IntArray]
-) -> FloatArray:
+def fitted(site: Site, table: LookupTable, model: Model) -> ValueModel:
     build = VALUE_MODELS[model]
     spec = replace(site.table, value_model=model)
     made = build(site.seen, np.arange(LABELLED), site.world.data.classes, spec)
     counted, _ = weigh(table, np.random.default_rng(0))
     made.fit(counted)
-    return made.estimate(batches)[0]
+    return made
 
 
 def draw(figures: Mapping[str, float], scale: Scale) -> None:
