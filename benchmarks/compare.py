@@ -6,9 +6,9 @@ a task found is kept in `out/benchmarks/compare.jsonl`, so an interrupted compar
 longer one starts from a shorter one; delete it when the code of a strategy has changed. Curves,
 figure and table: `out/benchmarks/compare/WORLD`.
 
-"mgral" runs as the demo does with twice its proxies, "mgral-paper" with every switch as printed;
-both score proxies on a quarter of the training images, with labels, which no strategy may choose.
-Nothing is tuned on test.
+"mgral" runs as the demo does with twice its proxies, and eight on batches that its agent proposes;
+"mgral-paper" with every switch as printed; both score proxies on a quarter of the training images,
+with labels, which no strategy may choose. Nothing is tuned on test.
 `--quick`: digits, 2 seeds, 1 cycle, trainings of 2 steps.
 """
 

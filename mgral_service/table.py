@@ -136,7 +136,7 @@ class Filling:
     def _drawn(self, query: Query, count: int, rng: np.random.Generator) -> list[DesignedBatch]:
         """The same for the same spec, split and observation."""
         classical: dict[str, IntArray] = {}
-        for name in design.CHEAP:
+        for name in design.CHEAP if self._spec.design == "tilted" else ():
             chosen = self._crew.strategy(name).select(
                 query, stream(self._seed, Purpose.CLASSICAL), lambda progress: None
             )

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.linalg import null_space
 from scipy.spatial.distance import cdist
 
-from mgral_service.domain.arrays import BoolArray, FloatArray, IntArray
+from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.features import BatchFeatures
 from mgral_service.domain.frame import Frame
 from mgral_service.domain.lookup import LookupTable
@@ -105,28 +105,29 @@ class GaussianProcess:
             error /= np.maximum((shape.basis**2) @ divided, 1e-300)
             errors = np.where(better, error, errors)
             best = np.maximum(best, likelihood[:, None])
-        found = deviations[:, self._kept] - errors / self._root
-        for block in self._table.blocks:
-            own = np.isin(self._kept, block)
-            if len(block) > 1 and own.any():
-                found[:, own] = self._without(own, scores)
         left_out = np.zeros_like(deviations)
-        left_out[:, self._kept] = found
+        left_out[:, self._kept] = deviations[:, self._kept] - errors / self._root
+        for block in self._table.blocks:
+            if len(block) > 1:
+                left_out[:, block] = self._without(block, scores)
         return left_out
 
-    def _without(self, own: BoolArray, scores: FloatArray) -> FloatArray:
-        """[R, B] estimates of the kept records of a block, `own` [E], less their mean, by all
-        others; for rows of weighted scores [R, E].
+    def _without(self, block: IntArray, scores: FloatArray) -> FloatArray:
+        """[R, B] estimates of a block's records, less the mean of those that count, by all others;
+        for rows of weighted scores [R, E].
         """
-        rest = np.flatnonzero(~own)
-        scores = scores[:, rest]
+        rest = np.flatnonzero(~np.isin(self._kept, block))
+        scores, own = scores[:, rest], self._frame.rows[block]
+        counted = self._table.weights[block] > 0
+        centre = counted if counted.any() else ~counted
         best = np.full((len(scores), 1), -np.inf)
-        found = np.zeros((len(scores), int(own.sum())))
+        found = np.zeros((len(scores), len(block)))
         for likelihood, shape, noise in _likelihoods(self._decomposed(rest), scores):
             better = likelihood[:, None] > best
             alpha = ((scores @ shape.basis) / (shape.values + noise)) @ shape.basis.T
-            cross = self._kernel(self._rows[rest], self._rows[own], shape.bend, shape.length)
-            gain = (alpha * self._root[rest]) @ (cross - cross.mean(axis=1, keepdims=True))
+            cross = self._kernel(self._rows[rest], own, shape.bend, shape.length)
+            cross = cross - cross[:, centre].mean(axis=1, keepdims=True)
+            gain = (alpha * self._root[rest]) @ cross
             found = np.where(better, gain, found)
             best = np.maximum(best, likelihood[:, None])
         return found
@@ -155,7 +156,8 @@ class GaussianProcess:
         table = self._table
         deviations = table.deviations()
         left_out = self._leave_out(deviations[None])[0]
-        gain = np.where(table.weights > 0, left_out, self._gain(self._frame.rows)[0])
+        without = (table.weights > 0) | table.blocked
+        gain = np.where(without, left_out, self._gain(self._frame.rows)[0])
         return np.asarray(table.scores - deviations + gain)
 
     def reliability(self, rng: np.random.Generator) -> Reliability:

@@ -48,7 +48,7 @@ def divisions(
     for turn in range(rotations):
         reservoir = shuffled[turn::rotations]
         base = sorted({*shuffled} - {*reservoir})
-        size = max(1, min(budget, len(reservoir) // 2))
+        size = min(budget, len(reservoir) // 2)
         found.append(Division(tuple(base), tuple(sorted(reservoir)), size))
     return tuple(found)
 

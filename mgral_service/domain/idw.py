@@ -38,8 +38,8 @@ class _InverseRead(ABC):
     spread, and `misses` counts one more. Elsewhere the standard deviation is the spread over the
     root of the records' effective number. "predictive" takes the spread of what was read and adds,
     in squares, the table's left-out error times d / t: d the distance to the nearest record, t the
-    median distance of a record to its nearest. So it is small at a record, the left-out error at
-    the usual distance, and grows from there as for a value of bounded slope.
+    median distance of a record to its nearest outside its block. So it is small at a record, the
+    left-out error at the usual distance, and grows from there as for a value of bounded slope.
     """
 
     def __init__(self, cutoff: Cutoff) -> None:
@@ -58,8 +58,10 @@ class _InverseRead(ABC):
         self._spread = float(np.sqrt(share @ self._deviations**2))
         errors = self._leave_out(self._deviations[None])[0] - self._deviations
         self._error = float(np.sqrt(share @ errors**2))
-        apart = np.where(np.eye(len(table), dtype=bool), np.inf, self._pairs)[:, counts]
-        nearest = apart.min(axis=1, initial=np.inf)[counts]
+        apart = self._pairs.copy()
+        for block in table.blocks:
+            apart[np.ix_(block, block)] = np.inf
+        nearest = apart[:, counts].min(axis=1, initial=np.inf)[counts]
         self._usual = float(np.median(nearest)) if len(nearest) > 1 else 0.0
 
     @abstractmethod
@@ -124,7 +126,7 @@ class _InverseRead(ABC):
 
     def _left_out_weights(self) -> FloatArray:
         """[M, M] the weights with which each record is read from others: all alike where none is
-        near.
+        near. What a block reads on average is taken off, as its level is free.
         """
         reading = np.zeros_like(self._pairs)
         for block in self._table.blocks:
@@ -133,6 +135,8 @@ class _InverseRead(ABC):
             for at in block:
                 weights = self._weigh(self._pairs[at], counts)
                 reading[at] = counts / max(counts.sum(), 1e-300) if weights is None else weights
+            if len(block) > 1:
+                reading[block] -= reading[block].mean(axis=0)
         return reading
 
     def reliability(self, rng: np.random.Generator) -> Reliability:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.arrays import BoolArray, FloatArray, IntArray
 from mgral_service.domain.records import LookupRecord, Source
 
 
@@ -61,6 +61,14 @@ class LookupTable:
             *(np.array([row]) for row in alone),
             *(np.flatnonzero(self.rotations == rotation) for rotation in together),
         )
+
+    @property
+    def blocked(self) -> BoolArray:
+        """[M] which records are left out with others."""
+        found = np.zeros(len(self), dtype=np.bool_)
+        for block in self.blocks:
+            found[block] = len(block) > 1
+        return found
 
     def deviations(self) -> FloatArray:
         """[M] scores less the weighted mean of their group (the plain one where nothing counts)."""

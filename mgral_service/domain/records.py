@@ -301,7 +301,7 @@ class RewardPoint:
 @dataclass(frozen=True, slots=True)
 class TablePoint:
     """A record as the report shows it; `estimated` is `level` and what the value model, with this
-    record and those that share its images left out, says beyond the mean of what was left in;
+    record and its block (LookupTable.blocks) left out, says beyond the mean of what was left in;
     `weight` in [0, 1] is how far it counted, `level` the mean of the records it is compared with
     (same source, same labelled images).
     """

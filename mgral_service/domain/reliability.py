@@ -105,8 +105,7 @@ def beyond_mean(left_out: FloatArray, scores: FloatArray, table: LookupTable) ->
     That mean is the lower the higher the record itself is: leaving it in would make a model that
     knows nothing look reliably wrong, where it should look silent.
     """
-    weights = np.maximum(table.weights, 1e-300)
-    others = (table.groups[:, None] == table.groups) * weights
+    others = (table.groups[:, None] == table.groups) * table.weights
     for block in table.blocks:
         others[np.ix_(block, block)] = 0.0
     total = others.sum(axis=1, keepdims=True)

@@ -169,7 +169,8 @@ class Ridge:
         """[M] each record from those that are not of its block (LookupTable.blocks)."""
         table = self._table
         level = table.scores - table.deviations()
-        gain = np.where(table.weights > 0, self._left_out, self._frame.rows @ self._theta)
+        without = (table.weights > 0) | table.blocked
+        gain = np.where(without, self._left_out, self._frame.rows @ self._theta)
         return np.asarray(level + gain)
 
     def reliability(self, rng: np.random.Generator) -> Reliability:

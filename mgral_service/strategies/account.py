@@ -82,8 +82,8 @@ def _fidelity(evidence: Evidence) -> str:
 
 def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
     rank = evidence.reliability
-    with_labels = any(one.source == "hindsight" and one.weight > 0 for one in evidence.table)
-    without = "records that share images with a batch" if with_labels else "a record"
+    levels = {one.level for one in evidence.table if one.source == "hindsight" and one.weight > 0}
+    without = "records that share images with a batch" if len(levels) > 1 else "a record"
     measured = (
         f"estimates made without {without} rank like its measurement with Spearman "
         f"{rank.spearman:.2f} (95 % interval {rank.low:.2f} to {rank.high:.2f})"
@@ -92,13 +92,15 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
         return f"The reward was informative: {measured}."
     if spec.choice == "agent":
         because = "The agent chose all the same, as choice = 'agent' says."
-    elif spec.when_uninformed == BEST_CLASSICAL:
+    elif spec.when_uninformed != BEST_CLASSICAL:
+        because = f"So {spoken(winner)} chose, as when_uninformed = {winner!r} says."
+    elif len({round(one.value, 9) for one in evidence.candidates}) == 1:
+        because = f"All batches have the same estimate, so {spoken(winner)} chose."
+    else:
         because = (
             f"So {spoken(winner)} chose, of the classical strategies the one whose batch has the "
             "highest estimate all the same."
         )
-    else:
-        because = f"So {spoken(winner)} chose, as when_uninformed = {winner!r} says."
     return (
         f"The reward carried no information this cycle: {measured}, which reaches zero. {because}"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from heapq import heapify, heappop, heapreplace
+
 import numpy as np
 
 from mgral_service.strategies.view import PoolView, Ranking
@@ -13,16 +15,21 @@ def pick(view: PoolView, budget: int, rng: np.random.Generator) -> Ranking:
 
     mAP is a mean over classes, and what one more object teaches falls with those before.
     """
-    open_images = view.unlabelled
-    evidence = view.evidence[open_images]
+    evidence = view.evidence[view.unlabelled]
     before = 1.0 + view.evidence[view.labelled].sum(axis=0)
-    count = min(budget, len(open_images))
-    picked, scores = np.empty(count, dtype=np.int64), np.empty(count)
-    left = np.ones(len(open_images), dtype=np.bool_)
-    for turn in range(count):
-        gains = np.where(left, np.log1p(evidence / before).sum(axis=1), -1.0)
-        best = int(np.argmax(gains))
-        picked[turn], scores[turn] = open_images[best], gains[best]
-        left[best] = False
-        before = before + evidence[best]
-    return Ranking(picked, scores)
+    bounds = np.log1p(evidence / before).sum(axis=1)  # what an image adds never grows
+    best_first = [(-bound, at) for at, bound in enumerate(bounds.tolist())]
+    heapify(best_first)
+    picked: list[int] = []
+    scores: list[float] = []
+    while len(picked) < min(budget, len(evidence)):
+        at = best_first[0][1]
+        gain = float(np.log1p(evidence[at] / before).sum())
+        heapreplace(best_first, (-gain, at))
+        if best_first[0][1] != at:
+            continue  # another one may add more
+        heappop(best_first)
+        picked.append(at)
+        scores.append(gain)
+        before = before + evidence[at]
+    return Ranking(view.unlabelled[picked], np.array(scores))

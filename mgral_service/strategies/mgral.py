@@ -37,6 +37,8 @@ AGENT, RIDGE = "agent", "ridge"  # winners that are no strategies of their own
 _POLICY = "policy."  # prefix of the weights in Choice.agent
 _ORDER, _VALUES = "ridge.order", "ridge.values"  # [U] of the ridge's ranking of unlabelled images
 _SEEDS = 2**63 - 1
+_PLAIN = "entropy_coreset"  # chooses where the reward cannot tell even classical batches apart
+_ALIKE = 1e-9  # mAP
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,6 +120,8 @@ class Mgral:
         if spec.when_uninformed != BEST_CLASSICAL:
             return spec.when_uninformed
         values = {one.name: one.value for one in candidates if one.name in self._rivals}
+        if np.ptp(list(values.values())) <= _ALIKE:
+            return _PLAIN
         return max(values, key=values.__getitem__)
 
 

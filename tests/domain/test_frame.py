@@ -211,3 +211,21 @@ def test_what_is_known_of_single_images_is_not_taken_for_knowledge_of_others(
     assert model.reliability(np.random.default_rng(0)).informed
     model.fit(table)
     assert not model.reliability(np.random.default_rng(0)).informed
+
+
+@pytest.mark.parametrize("make", [Ridge, GaussianProcess])
+def test_a_twin_is_estimated_without_the_record_it_is_a_twin_of(
+    make: type[Ridge | GaussianProcess],
+) -> None:
+    table = hindsight(24, noise=0.01)
+    twin = replace(table, weights=np.where(np.arange(24) == 2, 0.0, 1.0))
+    twin = replace(twin, batches=(*table.batches[:2], table.batches[4], *table.batches[3:]))
+    raised = replace(twin, scores=twin.scores + 0.1 * (np.arange(24) == 4))
+    first, second = make(features()), make(features())
+    first.fit(twin)
+    second.fit(raised)
+    gains, again = (
+        float((model.left_out() - of.scores + of.deviations())[2])
+        for model, of in ((first, twin), (second, raised))
+    )
+    assert gains == pytest.approx(again)

@@ -83,6 +83,22 @@ def test_left_out_equals_fitting_again_without_the_record(
 
 @pytest.mark.parametrize("cutoff", CUTOFFS)
 @pytest.mark.parametrize("name", NAMES)
+def test_a_rotation_is_read_from_the_others_alone(name: str, cutoff: Cutoff) -> None:
+    table = replace(table_of(16), rotations=1 + np.arange(16) % 2)
+    rows = table.rotations == 1
+    other = replace(table, scores=np.where(rows, table.scores[::-1], table.scores))
+    gains = []
+    for one in (table, other):
+        model = make(name, cutoff)
+        model.fit(one)
+        gains.append((model.left_out() - one.scores + one.deviations())[rows])
+    assert gains[0].mean() == pytest.approx(0)
+    assert np.ptp(gains[0]) > 0
+    assert gains[1] == pytest.approx(gains[0])
+
+
+@pytest.mark.parametrize("cutoff", CUTOFFS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_record_itself_is_read_back(name: str, cutoff: Cutoff) -> None:
     model, table = make(name, cutoff), table_of(12)
     model.fit(table)

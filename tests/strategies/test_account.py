@@ -46,6 +46,12 @@ def test_an_uninformed_cycle_says_who_chose_instead() -> None:
     assert "shares 25 % of these images" in told
 
 
+def test_where_all_estimates_are_alike_it_does_not_speak_of_a_highest() -> None:
+    same = (AGENT, replace(AGENT, name="entropy_coreset"))
+    told = words(low=-0.1, candidates=same, winner="entropy_coreset")
+    assert "All batches have the same estimate, so entropy and core-set distance chose." in told
+
+
 def test_a_named_fallback_is_named() -> None:
     evidence = Evidence(Reliability(2, 0.4, -0.1, 0.7), (AGENT,), HISTORY, TABLE, 0, 0.25, ())
     told = " ".join(tell(evidence, replace(SPEC, when_uninformed="coreset"), "coreset"))
@@ -65,7 +71,7 @@ def test_a_lone_candidate_and_no_training_are_told_shortly() -> None:
 def both_ways(pool_weight: float, fidelity: Reliability | None) -> Evidence:
     """Three hindsight records, a twin, one of the pool."""
     table = (
-        *(TablePoint(at, "tilted", 0.3, 0.3, 1.0, "hindsight") for at in range(3)),
+        *(TablePoint(at, "tilted", 0.3, 0.3, 1.0, "hindsight", 1.0, 0.1 * at) for at in range(3)),
         TablePoint(3, "tilted", 0.2, 0.2, 1.0, "semi_supervised", 0.0),
         TablePoint(4, "tilted", 0.2, 0.2, 1.0, "semi_supervised", pool_weight),
     )

@@ -84,6 +84,10 @@ def test_a_named_fallback_chooses_whatever_the_table_says() -> None:
     assert choose(query).strategy == "coreset"
 
 
+def test_where_all_batches_are_estimated_alike_entropy_and_coreset_choose() -> None:
+    assert choose(query_of(lambda batch: 0.0, records=12)).strategy == "entropy_coreset"
+
+
 def test_inverse_distance_has_no_ridge_candidate() -> None:
     evidence = choose(query_of(mean_of(VALUES), model="idw")).evidence
     assert evidence is not None
