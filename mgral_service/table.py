@@ -111,7 +111,9 @@ class Filling:
         return stream(self._seed, Purpose.FIDELITY)
 
     def _hindsight(self, count: int, part: int) -> list[DesignedBatch]:
-        """`count` batches of reservoirs, the rotations taking turns."""
+        """`count` batches of reservoirs, the rotations taking turns; those of classical strategies
+        in part 0.
+        """
         drawn = []
         for at, division in enumerate(self._divisions):
             share = len(range(at, count, len(self._divisions)))
@@ -127,16 +129,18 @@ class Filling:
             drawn.append(
                 [
                     replace(one, source="hindsight", rotation=at + 1)
-                    for one in (self._drawn(query, share, rng) if share else ())
+                    for one in (self._drawn(query, share, rng, part == 0) if share else ())
                 ]
             )
         turns = max((len(some) for some in drawn), default=0)
         return [some[turn] for turn in range(turns) for some in drawn if turn < len(some)]
 
-    def _drawn(self, query: Query, count: int, rng: np.random.Generator) -> list[DesignedBatch]:
+    def _drawn(
+        self, query: Query, count: int, rng: np.random.Generator, with_classical: bool = True
+    ) -> list[DesignedBatch]:
         """The same for the same spec, split and observation."""
         classical: dict[str, IntArray] = {}
-        for name in design.CHEAP if self._spec.design == "tilted" else ():
+        for name in design.CHEAP if with_classical and self._spec.design == "tilted" else ():
             chosen = self._crew.strategy(name).select(
                 query, stream(self._seed, Purpose.CLASSICAL), lambda progress: None
             )

@@ -109,6 +109,16 @@ def test_a_surrogate_that_means_nothing_leaves_the_table_to_hindsight() -> None:
     ledger = Ledger()
     filling(ledger, crew=Crew(BlindProxies())).fill()
     assert kinds(ledger) == {("hindsight", False): 16, ("semi_supervised", False): 4}
+    with_labels = [one for one in ledger.records() if one.source == "hindsight"]
+    assert len({(one.rotation, frozenset(one.batch)) for one in with_labels}) == 16
+
+
+def test_classical_strategies_are_tried_in_every_rotation() -> None:
+    ledger = Ledger()
+    filling(ledger, with_source("hindsight")).fill()
+    for rotation in (1, 2):
+        designs = {one.design for one in ledger.records() if one.rotation == rotation}
+        assert designs >= {"entropy", "entropy_sum", "class_balance", "uniform", "tilted"}
 
 
 def test_a_hindsight_proxy_trains_on_its_base_and_batch_with_labels_and_nothing_else() -> None:

@@ -15,13 +15,13 @@ from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.features import ImageColumns, image_columns
 from mgral_service.domain.records import DesignedBatch
 
-CHEAP = (  # of `classical`
+CHEAP = (  # of `classical`; where not all find room, the first do
     "entropy",
+    "entropy_sum",
+    "class_balance",
     "coreset",
     "entropy_coreset",
-    "entropy_sum",
     "entropy_max",
-    "class_balance",
 )
 TILT = 4.0  # tau, standard deviations of a tilt's score
 OTHER_WEIGHT = 0.5  # of what is no component, in a tilt's direction
@@ -42,7 +42,7 @@ def draw(
     the same.
 
     "uniform": all uniform at random (the paper). "tilted": the batches of `classical`, by name (at
-    most a third of `count`, equal ones once), 15 % uniform for calibration, the rest tilted.
+    most a half of `count`, equal ones once), 15 % uniform for calibration, the rest tilted.
     `labelled`, `unlabelled` and the batches of `classical` are positions in `observation.ids`;
     their order does not matter. ValueError for a classical batch of another size or other images.
     """
@@ -52,7 +52,7 @@ def draw(
     if kind == "uniform":
         return tuple(_uniform(pool, size, rng) for _ in range(count))
     named = {name: tuple(ids[at] for at in batch) for name, batch in classical.items()}
-    batches = _classical(named, set(pool), size, count // 3)
+    batches = _classical(named, set(pool), size, count // 2)
     plain = max(1, round(UNIFORM_SHARE * count))
     batches += [_uniform(pool, size, rng) for _ in range(plain)]
     paid = sorted(ids[at] for at in labelled)

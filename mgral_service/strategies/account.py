@@ -6,6 +6,7 @@ from mgral_service.domain.hindsight import LEAST_LABELLED
 from mgral_service.domain.records import Candidate, Evidence
 from mgral_service.domain.specs import BEST_CLASSICAL, CycleSpec
 from mgral_service.strategies.reasons import spoken
+from mgral_service.strategies.trials import Trial, trials
 
 _ASSUMED = (
     " They tell what helps beside a part of the labelled images; that it helps beside all of them "
@@ -23,6 +24,7 @@ def tell(evidence: Evidence, spec: CycleSpec, winner: str) -> tuple[str, ...]:
             _source(evidence, spec),
             _fidelity(evidence),
             _honesty(evidence, spec, winner),
+            _trials(evidence),
             _portfolio(evidence, spec),
             _agent(evidence),
             _overlap(evidence, winner),
@@ -94,15 +96,33 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
         because = "The agent chose all the same, as choice = 'agent' says."
     elif spec.when_uninformed != BEST_CLASSICAL:
         because = f"So {spoken(winner)} chose, as when_uninformed = {winner!r} says."
-    elif len({round(one.value, 9) for one in evidence.candidates}) == 1:
-        because = f"All batches have the same estimate, so {spoken(winner)} chose."
     else:
         because = (
-            f"So {spoken(winner)} chose, of the classical strategies the one whose batch has the "
-            "highest estimate all the same."
+            f"So {spoken(winner)} chose, of the classical strategies the one that did best where "
+            "they were tried."
+            if _tried(evidence)
+            else f"Classical strategies were not tried; so {spoken(winner)} chose."
         )
     return (
         f"The reward carried no information this cycle: {measured}, which reaches zero. {because}"
+    )
+
+
+def _tried(evidence: Evidence) -> tuple[Trial, ...]:
+    """Of two strategies or more; else none."""
+    learned = {"agent", "tilted"}
+    found = trials(evidence.table, {one.design for one in evidence.table} - learned)
+    return found if len(found) > 1 else ()
+
+
+def _trials(evidence: Evidence) -> str:
+    told = ", ".join(
+        f"{spoken(one.name)} {one.gain:+.4f} ({one.records} record{'s' * (one.records > 1)})"
+        for one in _tried(evidence)
+    )
+    return told and (
+        f"Batches of classical strategies among the records gained, over the others of their kind: "
+        f"{told}."
     )
 
 

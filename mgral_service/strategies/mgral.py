@@ -31,14 +31,14 @@ from mgral_service.strategies.account import tell
 from mgral_service.strategies.classical import Pick, choose
 from mgral_service.strategies.proposals import Proposals
 from mgral_service.strategies.reasons import explain
+from mgral_service.strategies.trials import trials
 from mgral_service.strategies.view import PoolView, Ranking
 
 AGENT, RIDGE = "agent", "ridge"  # winners that are no strategies of their own
 _POLICY = "policy."  # prefix of the weights in Choice.agent
 _ORDER, _VALUES = "ridge.order", "ridge.values"  # [U] of the ridge's ranking of unlabelled images
 _SEEDS = 2**63 - 1
-_PLAIN = "entropy_coreset"  # chooses where the reward cannot tell even classical batches apart
-_ALIKE = 1e-9  # mAP
+_UNTRIED = "entropy_coreset"  # chooses where no two classical strategies were tried
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +89,10 @@ class Mgral:
         rankings = {**learned, **rankings}
         candidates = _valued(rankings, reward.model, spec.agent.caution)
         reliability = reward.model.reliability(np.random.default_rng(seeds.bootstrap))
-        winner = candidates[0].name if reliability.informed else self._fallback(spec, candidates)
+        points = reward.points()
+        winner = candidates[0].name
+        if not reliability.informed:
+            winner = self._fallback(spec, points)
         if spec.choice == "agent":
             winner = AGENT
         chosen = rankings[winner]
@@ -98,7 +101,7 @@ class Mgral:
             reliability,
             candidates,
             agent.history,
-            reward.points(),
+            points,
             reward.model.misses,
             float(overlap),
             (),
@@ -115,14 +118,12 @@ class Mgral:
             replace(evidence, words=tell(evidence, spec, winner)),
         )
 
-    def _fallback(self, spec: CycleSpec, candidates: Sequence[Candidate]) -> str:
+    def _fallback(self, spec: CycleSpec, points: Sequence[TablePoint]) -> str:
         """Who chooses where the reward does not."""
         if spec.when_uninformed != BEST_CLASSICAL:
             return spec.when_uninformed
-        values = {one.name: one.value for one in candidates if one.name in self._rivals}
-        if np.ptp(list(values.values())) <= _ALIKE:
-            return _PLAIN
-        return max(values, key=values.__getitem__)
+        tried = trials(points, self._rivals)
+        return tried[0].name if len(tried) > 1 else _UNTRIED
 
 
 class _Reward:

@@ -41,15 +41,22 @@ def test_a_wide_margin_is_no_tie() -> None:
 def test_an_uninformed_cycle_says_who_chose_instead() -> None:
     told = words(low=-0.1, winner="entropy_coreset")
     assert "carried no information this cycle" in told
-    assert "So entropy and core-set distance chose, of the classical strategies the one" in told
+    assert "Classical strategies were not tried; so entropy and core-set distance chose" in told
     assert "would have won" in told
     assert "shares 25 % of these images" in told
 
 
-def test_where_all_estimates_are_alike_it_does_not_speak_of_a_highest() -> None:
-    same = (AGENT, replace(AGENT, name="entropy_coreset"))
-    told = words(low=-0.1, candidates=same, winner="entropy_coreset")
-    assert "All batches have the same estimate, so entropy and core-set distance chose." in told
+def test_where_classical_strategies_were_tried_it_says_how_they_fared() -> None:
+    more = (
+        *TABLE,
+        TablePoint(2, "entropy_sum", 0.34, 0.3, 1.0, level=0.3),
+        TablePoint(3, "entropy_sum", 0.32, 0.3, 1.0, level=0.3),
+        TablePoint(4, "uniform", 0.31, 0.3, 1.0, level=0.3),
+    )
+    evidence = Evidence(Reliability(3, 0.4, -0.1, 0.7), (AGENT,), HISTORY, more[2:], 0, 0.25, ())
+    told = " ".join(tell(evidence, SPEC, "entropy_sum"))
+    assert "summed entropy +0.0300 (2 records), uniform chance +0.0100 (1 record)." in told
+    assert "So summed entropy chose, of the classical strategies the one that did best" in told
 
 
 def test_a_named_fallback_is_named() -> None:

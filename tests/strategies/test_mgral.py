@@ -68,8 +68,7 @@ def test_a_worth_without_information_says_so_and_falls_back() -> None:
     evidence = choice.evidence
     assert evidence is not None
     assert not evidence.reliability.informed
-    rivals = [one for one in evidence.candidates if one.name in CLASSICAL]
-    assert choice.strategy == max(rivals, key=lambda one: one.value).name
+    assert choice.strategy == "entropy_coreset"  # no other classical strategy but uniform was tried
     assert any("carried no information" in line for line in evidence.words)
     alone = STRATEGIES[choice.strategy]().select(
         query, np.random.default_rng(0), lambda progress: None
@@ -84,8 +83,18 @@ def test_a_named_fallback_chooses_whatever_the_table_says() -> None:
     assert choose(query).strategy == "coreset"
 
 
-def test_where_all_batches_are_estimated_alike_entropy_and_coreset_choose() -> None:
-    assert choose(query_of(lambda batch: 0.0, records=12)).strategy == "entropy_coreset"
+def test_without_information_the_classical_strategy_that_fared_best_chooses() -> None:
+    """Its batches gain little beside the noise of all others."""
+    query = query_of(noise(), records=24)
+    assert query.table is not None
+    designs = ("entropy_sum", "entropy_sum", "coreset", *("tilted",) * 21)
+    scores = np.where(np.arange(24) < 2, 0.301, query.table.scores)
+    scores[2] = 0.29
+    table = replace(query.table, designs=designs, scores=scores)
+    choice = choose(replace(query, table=table))
+    assert choice.evidence is not None
+    assert not choice.evidence.reliability.informed
+    assert choice.strategy == "entropy_sum"
 
 
 def test_inverse_distance_has_no_ridge_candidate() -> None:
