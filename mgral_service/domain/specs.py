@@ -283,9 +283,9 @@ class CycleSpec:
                      "entropy_coreset", "class_balance"
     metric           the reward: "ap50", "ap" (COCO), "voc07" (11-point), "voc12" (area), all at
                      fractions
-    when_uninformed  what selects when the reward's reliability interval reaches zero: a strategy
-                     that needs no reward, or "best_classical", the one of them whose own batches
-                     gained most among the records
+    when_uninformed  what selects when the reward's reliability interval is not above zero: a
+                     strategy that needs no reward, or "best_classical", the one of them whose own
+                     batches gained most among the records
     choice           "portfolio": the best of the agent's batch and its rivals', or when_uninformed;
                      "agent": always the agent's batch, as the paper has it
     """

@@ -104,7 +104,8 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
             else f"Classical strategies were not tried; so {spoken(winner)} chose."
         )
     return (
-        f"The reward carried no information this cycle: {measured}, which reaches zero. {because}"
+        f"The reward carried no information this cycle: {measured}, which is not above zero. "
+        f"{because}"
     )
 
 
