@@ -94,8 +94,9 @@ def as_printed(spec: CycleSpec) -> CycleSpec:
     the pool, one draw a step, Eq. 2, and the agent's batch whatever the table is worth.
 
     M and the numbers of steps are not the paper's: they stay in proportion to the data. M is half
-    that of "mgral", at five times the cost: a proxy that trains from scratch takes eleven times as
-    long as one that goes on from the task detector.
+    that of "mgral", as a proxy that trains from scratch with every view anew takes several times as
+    long as a head that goes on from the task detector on kept features; the table tells the seconds
+    of both.
     """
     return replace(
         spec,

@@ -110,10 +110,7 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
 
 
 def _tried(evidence: Evidence) -> tuple[Trial, ...]:
-    """Of two strategies or more; else none."""
-    learned = {"agent", "tilted"}
-    found = trials(evidence.table, {one.design for one in evidence.table} - learned)
-    return found if len(found) > 1 else ()
+    return trials(evidence.table, {one.design for one in evidence.table} - {"agent", "tilted"})
 
 
 def _trials(evidence: Evidence) -> str:

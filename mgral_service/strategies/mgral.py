@@ -123,7 +123,7 @@ class Mgral:
         if spec.when_uninformed != BEST_CLASSICAL:
             return spec.when_uninformed
         tried = trials(points, self._rivals)
-        return tried[0].name if len(tried) > 1 else _UNTRIED
+        return tried[0].name if tried else _UNTRIED
 
 
 class _Reward:

@@ -27,10 +27,14 @@ class Trial:
 
 
 def trials(points: Sequence[TablePoint], names: Collection[str]) -> tuple[Trial, ...]:
-    """Of the strategies `names` that records which count are of; highest expected gain first."""
+    """Of the strategies `names` that records which count are of; highest expected gain first, ties
+    by name. None unless there are two: a lone one was compared with no other.
+    """
     gains: dict[str, list[float]] = {name: [] for name in names}
     for one in points:
         if one.design in gains and one.weight > 0:
             gains[one.design].append(one.measured - one.level)
     found = [Trial(name, len(some), sum(some) / len(some)) for name, some in gains.items() if some]
-    return tuple(sorted(found, key=lambda one: -one.expected))
+    if len(found) < 2:
+        return ()
+    return tuple(sorted(found, key=lambda one: (-one.expected, one.name)))

@@ -16,4 +16,12 @@ def test_the_mean_of_many_records_counts_more_than_one_lucky_record() -> None:
 
 
 def test_records_that_do_not_count_are_no_trial() -> None:
-    assert trials([point("entropy", 0.02, weight=0.0)], ("entropy",)) == ()
+    points = [point("entropy", 0.02), point("coreset", 0.01), point("uniform", 0.03, weight=0.0)]
+    found = trials(points, ("uniform", "coreset", "entropy"))
+    assert [one.name for one in found] == ["entropy", "coreset"]
+
+
+def test_one_strategy_alone_is_no_trial_and_ties_go_by_name() -> None:
+    assert trials([point("entropy", 0.02)], ("entropy", "coreset")) == ()
+    found = trials([point("entropy", 0.02), point("coreset", 0.02)], ("entropy", "coreset"))
+    assert [one.name for one in found] == ["coreset", "entropy"]
