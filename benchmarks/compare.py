@@ -29,6 +29,7 @@ from pathlib import Path
 from benchmarks.curves import REFERENCE, Curves, Point, draw, table, write_csv
 from benchmarks.harness import HERE, Figures, Options, kept_lines, main
 from benchmarks.runs import Job, step
+from mgral_service import codec
 from mgral_service.domain.ports import Weights
 from mgral_service.domain.specs import AgentSpec, CycleSpec, DetectorSpec, TableSpec
 from mgral_service.strategies import STRATEGIES
@@ -147,9 +148,8 @@ class Kept:
         self._file = file
         self._points: dict[str, Point] = {}
         for told in kept_lines(file):
-            told |= {"batch": tuple(told["batch"]), "counts": tuple(told["counts"])}
             key = told.pop("key")
-            self._points[key] = Point(**told)
+            self._points[key] = codec.build(Point, told)
 
     def get(self, job: Job) -> Point | None:
         found = self._points.get(job.key)

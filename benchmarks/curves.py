@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mgral_service.domain.arrays import FloatArray
+from mgral_service.domain.records import TablePoint
 
 DRAWS = 2000
 REFERENCE = "uniform"
@@ -30,6 +31,7 @@ class Point:
     seconds         spent on choosing; trainings: of proxies
     batch           ids bought in this cycle; counts: boxes of each class among them
     chosen_by       the strategy, or the winner of its portfolio
+    tried           records of its table whose batches classical strategies chose
     """
 
     world: str
@@ -45,6 +47,7 @@ class Point:
     batch: tuple[str, ...]
     counts: tuple[int, ...]
     chosen_by: str
+    tried: tuple[TablePoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,14 @@ from mgral_service.detectors.local import LocalProxyTrainer, TaskDetector
 from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.pool import PoolSplit, carve_scoring, label
 from mgral_service.domain.ports import Weights
-from mgral_service.domain.records import CycleReport, LookupRecord, Progress, Selection, Status
+from mgral_service.domain.records import (
+    CycleReport,
+    LookupRecord,
+    Progress,
+    Selection,
+    Status,
+    TablePoint,
+)
 from mgral_service.domain.seeds import Purpose, seed_of, stream
 from mgral_service.domain.specs import CycleSpec, DatasetSpec
 from mgral_service.metrics import METRICS
@@ -46,6 +53,7 @@ class Job:
     world, scenes   which data (DATA), and how many scenes where they are generated
     initial         labelled images at the start, drawn by `spec.seed`
     strategy        the name of `spec` in the comparison
+    earlier         records of classical batches in the tables of the cycles before
     """
 
     world: str
@@ -56,10 +64,11 @@ class Job:
     device: str
     cycle: int = 0
     bought: tuple[tuple[str, ...], ...] = ()
+    earlier: tuple[TablePoint, ...] = ()
 
     @property
     def key(self) -> str:
-        """Of all that makes its result; what was bought follows from the rest."""
+        """Of all that makes its result; what earlier cycles found follows from the rest."""
         spec = asdict(self.spec)
         if self.cycle == 0:
             del spec["strategy"], spec["budget"]
@@ -72,7 +81,8 @@ class Job:
     def after(self, found: Point) -> Job:
         """The run's next cycle."""
         bought = (*self.bought, found.batch) if self.cycle else ()
-        return replace(self, cycle=self.cycle + 1, bought=bought)
+        earlier = (*self.earlier, *found.tried)
+        return replace(self, cycle=self.cycle + 1, bought=bought, earlier=earlier)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,6 +125,13 @@ class Notebook:
         self._seen, self._weights = seen, weights
         self._records: dict[int, LookupRecord] = {}
         self._report: CycleReport | None = None
+
+    @property
+    def tried(self) -> tuple[TablePoint, ...]:
+        """Records of batches that classical strategies chose."""
+        if self._report is None or self._report.evidence is None:
+            return ()
+        return tuple(one for one in self._report.evidence.table if one.design in STRATEGIES)
 
     @property
     def trainings(self) -> int:
@@ -177,6 +194,7 @@ def step(job: Job, weights: Weights | None) -> tuple[Point, Weights]:
         detector.load(weights)
     batch: tuple[str, ...] = ()
     chosen_by, seconds, trainings = "", 0.0, 0
+    tried: tuple[TablePoint, ...] = ()
     if job.cycle:
         seen = detector.observe((*split.labelled, *split.unlabelled), _silent)
         journal = Notebook(seen, detector.state())
@@ -185,6 +203,7 @@ def step(job: Job, weights: Weights | None) -> tuple[Point, Weights]:
         began = clock()
         selection = cycle.run(bench, journal)
         seconds, trainings, chosen_by = clock() - began, journal.trainings, selection.strategy
+        tried = journal.tried
         batch = tuple(one.image_id for one in selection.images)
         cycle.evaluate(bench, truth.subset(batch), journal)
     ap50 = detector.score(truth.subset(here.data.test))
@@ -203,6 +222,7 @@ def step(job: Job, weights: Weights | None) -> tuple[Point, Weights]:
         batch,
         tuple(np.bincount(new.labels[~new.ignore], minlength=len(classes)).tolist()),
         chosen_by,
+        tried,
     )
     return point, detector.state()
 
@@ -223,7 +243,15 @@ def _bench(job: Job, here: Place, split: PoolSplit, detector: TaskDetector) -> c
     )
     name = f"cyc_{job.key}"
     return cycle.Workbench(
-        name, spec, split, classes, known, detector, proxies, lambda one: STRATEGIES[one]()
+        name,
+        spec,
+        split,
+        classes,
+        known,
+        detector,
+        proxies,
+        lambda one: STRATEGIES[one](),
+        job.earlier,
     )
 
 

@@ -28,6 +28,7 @@ from mgral_service.domain.records import (
     SelectedImage,
     Selection,
     Status,
+    TablePoint,
 )
 from mgral_service.domain.seeds import Purpose, stream
 from mgral_service.domain.specs import CycleSpec
@@ -60,7 +61,9 @@ class Journal(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Workbench:
-    """What a cycle works with. `annotations` cover the labelled, scoring and test images."""
+    """What a cycle works with. `annotations` cover the labelled, scoring and test images; earlier:
+    see `ports.Query`.
+    """
 
     cycle: str
     spec: CycleSpec
@@ -70,6 +73,7 @@ class Workbench:
     detector: Detector
     proxies: ProxyTrainer
     strategy: Callable[[str], QueryStrategy]
+    earlier: tuple[TablePoint, ...] = ()
 
 
 def run(bench: Workbench, journal: Journal) -> Selection:
@@ -80,7 +84,7 @@ def run(bench: Workbench, journal: Journal) -> Selection:
         report = _fit(bench, journal, report)
         observation, report = _observe(bench, journal, report)
     strategy = bench.strategy(bench.spec.strategy)
-    query = Query(bench.spec, bench.split, observation, bench.classes)
+    query = Query(bench.spec, bench.split, observation, bench.classes, earlier=bench.earlier)
     filling = None
     if "table" in strategy.needs:
         filling = Filling(bench.cycle, query, _Crew(bench, journal), journal)

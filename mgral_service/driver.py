@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +16,7 @@ from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.errors import (
     Conflict,
     IllegalTransition,
+    InvalidInput,
     LeaseHeld,
     MgralError,
     StaleLease,
@@ -31,6 +32,7 @@ from mgral_service.domain.records import (
     Progress,
     Selection,
     Status,
+    TablePoint,
 )
 from mgral_service.store import Stores
 from mgral_service.store.artifacts import arrays_to_observation, observation_to_arrays
@@ -82,15 +84,34 @@ def _work(journal: StoredJournal, ports: DriverPorts) -> None:
     if text is None:
         dataset = ports.stores.datasets.get(record.spec.dataset)
         split = split_of(dataset, [answered for _, answered in labels])
+        earlier = tuple(_earlier(record, [name for name, _ in labels], ports))
+        journal.keep("earlier", earlier)
         journal.keep("split", split)
-    else:
-        split = codec.decode(PoolSplit, text)  # later answers to other cycles change nothing here
-    bench = ports.workbench(record, split, journal.progress)
+    else:  # later answers to other cycles change nothing here
+        split = codec.decode(PoolSplit, text)
+        known = ports.stores.cycles.document(record.id, "earlier")
+        earlier = () if known is None else codec.decode(tuple[TablePoint, ...], known)
+    bench = replace(ports.workbench(record, split, journal.progress), earlier=earlier)
     if record.status.order < Status.SELECTED.order:
         cycle.run(bench, journal)
     else:
         answers = dict(labels)[record.id]
         cycle.evaluate(bench, answers, journal)
+
+
+def _earlier(
+    record: CycleRecord, answered: Sequence[str], ports: DriverPorts
+) -> Iterator[TablePoint]:
+    """Records of answered cycles with the same detector and metric, whose gains are alike."""
+    for name in answered:
+        text = ports.stores.cycles.document(name, "report")
+        if text is None:
+            continue
+        with suppress(InvalidInput):  # of a version that wrote other reports: it tells nothing
+            report = codec.decode(CycleReport, text)
+            same = report.spec.metric == record.spec.metric
+            if same and report.spec.detector.name == record.spec.detector.name and report.evidence:
+                yield from report.evidence.table
 
 
 class StoredJournal:

@@ -53,7 +53,7 @@ class Rig:
         )
         self.stores = memory_stores()
         self.stores.datasets.add(self.dataset)
-        self.stores.cycles.create(CycleRecord(NAME, spec, Status.QUEUED, 0, 0.0, 0.0), None, "")
+        self.begin(NAME, spec)
         self.detector, self.proxies = FakeDetector(), FakeProxies()
         self.ports = driver.DriverPorts(self.stores, FileArtifacts(folder), self._bench)
 
@@ -70,16 +70,19 @@ class Rig:
             lambda name: STRATEGIES[name](),
         )
 
-    def drive(self) -> CycleRecord:
-        return driver.drive(NAME, self.ports, "test")
+    def begin(self, name: str, spec: CycleSpec = SPEC) -> None:
+        self.stores.cycles.create(CycleRecord(name, spec, Status.QUEUED, 0, 0.0, 0.0), None, "")
+
+    def drive(self, name: str = NAME) -> CycleRecord:
+        return driver.drive(name, self.ports, "test")
 
     def selection(self) -> Selection:
         text = self.stores.cycles.document(NAME, "selection")
         assert text is not None
         return codec.decode(Selection, text)
 
-    def report(self) -> CycleReport:
-        text = self.stores.cycles.document(NAME, "report")
+    def report(self, name: str = NAME) -> CycleReport:
+        text = self.stores.cycles.document(name, "report")
         assert text is not None
         return codec.decode(CycleReport, text)
 
@@ -120,6 +123,51 @@ def test_annotations_lead_to_a_detector_scored_before_and_after(rig: Rig) -> Non
     assert rig.drive().status is Status.SUCCEEDED
     assert rig.report().test_before == pytest.approx(0.30)  # ten labelled images
     assert rig.report().test_after == pytest.approx(0.35)  # and five chosen ones
+
+
+def tried_before(report: CycleReport) -> int:
+    assert report.evidence is not None
+    return sum(one.earlier for one in report.evidence.trials)
+
+
+def test_the_next_cycle_counts_what_classical_strategies_gained_before(rig: Rig) -> None:
+    rig.drive()
+    rig.annotate()
+    rig.drive()
+    first = rig.report().evidence
+    assert first is not None
+    tried = sum(one.design in STRATEGIES for one in first.table)
+    assert tried > 2
+    assert tried_before(rig.report()) == 0
+    rig.begin("cyc_1")
+    rig.drive("cyc_1")
+    assert tried_before(rig.report("cyc_1")) == tried
+    rig.begin("cyc_2", replace(SPEC, metric="ap"))  # its gains are no gains of AP50
+    rig.drive("cyc_2")
+    assert tried_before(rig.report("cyc_2")) == 0
+
+
+def test_what_earlier_cycles_found_is_read_once(rig: Rig) -> None:
+    """A cycle whose driver died chooses as it would have, whatever was answered in between."""
+    rig.begin("cyc_1")
+    rig.proxies = FakeProxies(dies_after=3)
+    with pytest.raises(KeyboardInterrupt):
+        rig.drive("cyc_1")
+    rig.proxies = FakeProxies()
+    rig.drive()
+    rig.annotate()
+    rig.drive("cyc_1")
+    assert tried_before(rig.report("cyc_1")) == 0
+
+
+def test_a_report_that_cannot_be_read_tells_nothing(rig: Rig) -> None:
+    rig.drive()
+    rig.annotate()
+    rig.drive()
+    rig.stores.cycles.put_document(NAME, "report", '{"of": "another version"}', None)
+    rig.begin("cyc_1")
+    assert rig.drive("cyc_1").status is Status.SELECTED
+    assert tried_before(rig.report("cyc_1")) == 0
 
 
 def test_a_driver_that_dies_loses_no_record(rig: Rig, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from mgral_service.domain.records import (
     Reliability,
     Selection,
     Source,
+    TablePoint,
 )
 from mgral_service.domain.specs import CycleSpec
 
@@ -68,7 +69,7 @@ class OnlineTable(Protocol):
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
     """All that a strategy may look at. `observation` covers split.labelled and split.unlabelled;
-    `table` and `online` only if needed.
+    `table` and `online` only if needed. earlier: records of the dataset's earlier cycles.
     """
 
     spec: CycleSpec
@@ -77,6 +78,7 @@ class Query:
     classes: tuple[str, ...]
     table: LookupTable | None = None
     online: OnlineTable | None = None
+    earlier: tuple[TablePoint, ...] = ()
 
 
 class QueryStrategy(Protocol):

@@ -317,6 +317,25 @@ class TablePoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """How a classical strategy fared where it was tried: in records of batches that it chose.
+
+    gain: mean over those records of what each measured less its `level`, a fraction of mAP;
+    earlier: how many of them are of earlier cycles.
+    """
+
+    name: str
+    records: int
+    gain: float
+    earlier: int = 0
+
+    @property
+    def expected(self) -> float:
+        """The gain as if one record more had gained nothing."""
+        return self.gain * self.records / (self.records + 1)
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """Why MGRAL chose as it did."""
 
@@ -329,6 +348,7 @@ class Evidence:
     words: tuple[str, ...]  # the same, in sentences
     fidelity: Reliability | None = None  # of records without labels, where some had a twin with
     online: int = 0  # records of batches that the agent proposed while it learned
+    trials: tuple[Trial, ...] = ()  # highest expected gain first
 
 
 @dataclass(frozen=True, slots=True, eq=False)

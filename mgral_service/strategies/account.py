@@ -6,7 +6,6 @@ from mgral_service.domain.hindsight import LEAST_LABELLED
 from mgral_service.domain.records import Candidate, Evidence
 from mgral_service.domain.specs import BEST_CLASSICAL, CycleSpec
 from mgral_service.strategies.reasons import spoken
-from mgral_service.strategies.trials import Trial, trials
 
 _ASSUMED = (
     " They tell what helps beside a part of the labelled images; that it helps beside all of them "
@@ -100,7 +99,7 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
         because = (
             f"So {spoken(winner)} chose, of the classical strategies the one that did best where "
             "they were tried."
-            if _tried(evidence)
+            if evidence.trials
             else f"Classical strategies were not tried; so {spoken(winner)} chose."
         )
     return (
@@ -109,14 +108,11 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
     )
 
 
-def _tried(evidence: Evidence) -> tuple[Trial, ...]:
-    return trials(evidence.table, {one.design for one in evidence.table} - {"agent", "tilted"})
-
-
 def _trials(evidence: Evidence) -> str:
     told = ", ".join(
-        f"{spoken(one.name)} {one.gain:+.4f} ({one.records} record{'s' * (one.records > 1)})"
-        for one in _tried(evidence)
+        f"{spoken(one.name)} {one.gain:+.4f} ({one.records} record{'s' * (one.records > 1)}"
+        f"{f', {one.earlier} of earlier cycles' if one.earlier else ''})"
+        for one in evidence.trials
     )
     return told and (
         f"Batches of classical strategies among the records gained, over the others of their kind: "

@@ -22,7 +22,14 @@ from mgral_service.domain.hindsight import weigh
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import Query, Report, ValueModel
-from mgral_service.domain.records import Candidate, Choice, Evidence, Reliability, TablePoint
+from mgral_service.domain.records import (
+    Candidate,
+    Choice,
+    Evidence,
+    Reliability,
+    TablePoint,
+    Trial,
+)
 from mgral_service.domain.reliability import beyond_mean
 from mgral_service.domain.ridge import Ridge
 from mgral_service.domain.specs import BEST_CLASSICAL, CycleSpec
@@ -90,9 +97,10 @@ class Mgral:
         candidates = _valued(rankings, reward.model, spec.agent.caution)
         reliability = reward.model.reliability(np.random.default_rng(seeds.bootstrap))
         points = reward.points()
+        tried = trials(points, self._rivals, query.earlier)
         winner = candidates[0].name
         if not reliability.informed:
-            winner = self._fallback(spec, points)
+            winner = _fallback(spec, tried)
         if spec.choice == "agent":
             winner = AGENT
         chosen = rankings[winner]
@@ -107,6 +115,7 @@ class Mgral:
             (),
             reward.fidelity,
             sum(design == AGENT for design in reward.table.designs),
+            tried,
         )
         others = {name: one.positions for name, one in rankings.items() if name != winner}
         return Choice(
@@ -117,13 +126,6 @@ class Mgral:
             _arrays(agent, filled),
             replace(evidence, words=tell(evidence, spec, winner)),
         )
-
-    def _fallback(self, spec: CycleSpec, points: Sequence[TablePoint]) -> str:
-        """Who chooses where the reward does not."""
-        if spec.when_uninformed != BEST_CLASSICAL:
-            return spec.when_uninformed
-        tried = trials(points, self._rivals)
-        return tried[0].name if tried else _UNTRIED
 
 
 class _Reward:
@@ -172,6 +174,13 @@ class _Reward:
             )
             for at, estimated in enumerate(estimates)
         )
+
+
+def _fallback(spec: CycleSpec, tried: Sequence[Trial]) -> str:
+    """Who chooses where the reward does not."""
+    if spec.when_uninformed != BEST_CLASSICAL:
+        return spec.when_uninformed
+    return tried[0].name if tried else _UNTRIED
 
 
 def _table_of(query: Query) -> LookupTable:

@@ -7,34 +7,31 @@ holds, where what single features seemed to be worth does not.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
-from mgral_service.domain.records import TablePoint
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """gain: mean of a strategy's records over the others of their kind, a fraction of mAP."""
-
-    name: str
-    records: int
-    gain: float
-
-    @property
-    def expected(self) -> float:
-        """The gain as if one record more had gained nothing."""
-        return self.gain * self.records / (self.records + 1)
+from mgral_service.domain.records import TablePoint, Trial
 
 
-def trials(points: Sequence[TablePoint], names: Collection[str]) -> tuple[Trial, ...]:
-    """Of the strategies `names` that records which count are of; highest expected gain first, ties
-    by name. None unless there are two: a lone one was compared with no other.
+def trials(
+    points: Sequence[TablePoint], names: Collection[str], earlier: Sequence[TablePoint] = ()
+) -> tuple[Trial, ...]:
+    """Of the strategies `names` that records which count are of, those of earlier cycles alike;
+    highest expected gain first, ties by name. None unless there are two: a lone one was compared
+    with no other.
     """
-    gains: dict[str, list[float]] = {name: [] for name in names}
-    for one in points:
-        if one.design in gains and one.weight > 0:
-            gains[one.design].append(one.measured - one.level)
-    found = [Trial(name, len(some), sum(some) / len(some)) for name, some in gains.items() if some]
+    before, now = _gains(earlier, names), _gains(points, names)
+    found = []
+    for name in names:
+        gains = before[name] + now[name]
+        if gains:
+            found.append(Trial(name, len(gains), sum(gains) / len(gains), len(before[name])))
     if len(found) < 2:
         return ()
     return tuple(sorted(found, key=lambda one: (-one.expected, one.name)))
+
+
+def _gains(points: Sequence[TablePoint], names: Collection[str]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for one in points:
+        if one.design in found and one.weight > 0:
+            found[one.design].append(one.measured - one.level)
+    return found

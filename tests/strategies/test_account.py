@@ -2,7 +2,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mgral_service.domain.records import Candidate, Evidence, Reliability, RewardPoint, TablePoint
+from mgral_service.domain.records import (
+    Candidate,
+    Evidence,
+    Reliability,
+    RewardPoint,
+    TablePoint,
+    Trial,
+)
 from mgral_service.domain.specs import CycleSpec
 from mgral_service.strategies.account import tell
 
@@ -47,15 +54,13 @@ def test_an_uninformed_cycle_says_who_chose_instead() -> None:
 
 
 def test_where_classical_strategies_were_tried_it_says_how_they_fared() -> None:
-    more = (
-        *TABLE,
-        TablePoint(2, "entropy_sum", 0.34, 0.3, 1.0, level=0.3),
-        TablePoint(3, "entropy_sum", 0.32, 0.3, 1.0, level=0.3),
-        TablePoint(4, "uniform", 0.31, 0.3, 1.0, level=0.3),
-    )
-    evidence = Evidence(Reliability(3, 0.4, -0.1, 0.7), (AGENT,), HISTORY, more[2:], 0, 0.25, ())
+    tried = (Trial("entropy_sum", 3, 0.03, earlier=2), Trial("uniform", 1, 0.01))
+    silent = Reliability(2, 0.4, -0.1, 0.7)
+    evidence = Evidence(silent, (AGENT,), HISTORY, TABLE, 0, 0.25, (), trials=tried)
     told = " ".join(tell(evidence, SPEC, "entropy_sum"))
-    assert "summed entropy +0.0300 (2 records), uniform chance +0.0100 (1 record)." in told
+    assert (
+        "summed entropy +0.0300 (3 records, 2 of earlier cycles), uniform chance +0.0100 (1" in told
+    )
     assert "So summed entropy chose, of the classical strategies the one that did best" in told
 
 

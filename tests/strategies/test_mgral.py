@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from mgral_service.domain.arrays import IntArray
 from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.ports import Query
-from mgral_service.domain.records import Choice
+from mgral_service.domain.records import Choice, TablePoint, Trial
 from mgral_service.domain.specs import AgentSpec, CycleSpec, TableSpec
 from mgral_service.domain.transport import standardise
 from mgral_service.strategies import CLASSICAL, STRATEGIES, rerank
@@ -75,6 +75,17 @@ def test_a_worth_without_information_says_so_and_falls_back() -> None:
     )
     assert choice.ids == alone.ids
     assert any(name.startswith("policy.") for name in choice.agent)
+
+
+def test_where_the_reward_is_silent_earlier_trials_decide() -> None:
+    earlier = tuple(
+        TablePoint(at, "class_balance", 0.4, 0.3, 1.0, "hindsight", 1.0, 0.3) for at in range(3)
+    )
+    choice = choose(replace(query_of(noise(), records=24), earlier=earlier))
+    assert choice.strategy == "class_balance"
+    assert choice.evidence is not None
+    assert choice.evidence.trials[0] == Trial("class_balance", 3, pytest.approx(0.1), 3)
+    assert len(choice.evidence.table) == 24
 
 
 def test_a_named_fallback_chooses_whatever_the_table_says() -> None:

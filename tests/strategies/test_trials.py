@@ -21,6 +21,15 @@ def test_records_that_do_not_count_are_no_trial() -> None:
     assert [one.name for one in found] == ["entropy", "coreset"]
 
 
+def test_records_of_earlier_cycles_count_alike_and_are_told_apart() -> None:
+    earlier = [point("coreset", 0.01), point("coreset", 0.03), point("entropy", 0.0, weight=0.0)]
+    points = [point("entropy", 0.01), point("coreset", -0.01)]
+    first, second = trials(points, ("uniform", "coreset", "entropy"), earlier)
+    assert (first.name, first.records, first.earlier) == ("coreset", 3, 2)
+    assert (second.name, second.records, second.earlier) == ("entropy", 1, 0)
+    assert first.gain == pytest.approx(0.01)
+
+
 def test_one_strategy_alone_is_no_trial_and_ties_go_by_name() -> None:
     assert trials([point("entropy", 0.02)], ("entropy", "coreset")) == ()
     found = trials([point("entropy", 0.02), point("coreset", 0.02)], ("entropy", "coreset"))
