@@ -31,7 +31,7 @@ class Point:
     seconds         spent on choosing; trainings: of proxies
     batch           ids bought in this cycle; counts: boxes of each class among them
     chosen_by       the strategy, or the winner of its portfolio
-    tried           records of its table whose batches classical strategies chose
+    tried           records of its table whose batches one strategy chose
     """
 
     world: str

@@ -40,6 +40,7 @@ from mgral_service.domain.seeds import Purpose, seed_of, stream
 from mgral_service.domain.specs import CycleSpec, DatasetSpec
 from mgral_service.metrics import METRICS
 from mgral_service.strategies import STRATEGIES
+from mgral_service.strategies.trials import RIDGE
 
 SCORING_SHARE = 0.25  # of the training images
 DATA = {"digits": "", "vehicles": "vehicles_openimages"}  # folder; "": generated
@@ -53,7 +54,7 @@ class Job:
     world, scenes   which data (DATA), and how many scenes where they are generated
     initial         labelled images at the start, drawn by `spec.seed`
     strategy        the name of `spec` in the comparison
-    earlier         records of classical batches in the tables of the cycles before
+    earlier         records of batches that one strategy chose, of the cycles before
     """
 
     world: str
@@ -128,10 +129,12 @@ class Notebook:
 
     @property
     def tried(self) -> tuple[TablePoint, ...]:
-        """Records of batches that classical strategies chose."""
+        """Records of batches that one strategy chose."""
         if self._report is None or self._report.evidence is None:
             return ()
-        return tuple(one for one in self._report.evidence.table if one.design in STRATEGIES)
+        return tuple(
+            one for one in self._report.evidence.table if one.design in (RIDGE, *STRATEGIES)
+        )
 
     @property
     def trainings(self) -> int:

@@ -17,7 +17,7 @@ from mgral_service.domain.records import (
     ProxyResult,
     ProxySpec,
 )
-from mgral_service.domain.specs import CycleSpec, TableSpec
+from mgral_service.domain.specs import AgentSpec, CycleSpec, TableSpec
 from mgral_service.strategies import STRATEGIES
 from mgral_service.table import Filling
 from tests.doubles import CLASSES, FakeProxies, ids, observation
@@ -119,6 +119,27 @@ def test_classical_strategies_are_tried_in_every_rotation() -> None:
     for rotation in (1, 2):
         designs = {one.design for one in ledger.records() if one.rotation == rotation}
         assert designs >= {"entropy", "entropy_sum", "class_balance", "uniform", "tilted"}
+
+
+def test_what_a_ridge_chooses_is_tried_in_every_rotation() -> None:
+    """Without records of that rotation: its batch is worth more than chance, as in this world the
+    worth lies in the embedding."""
+    ledger, spec = Ledger(), with_source("hindsight")
+    spec = replace(spec, agent=AgentSpec(iterations=8, draws=4, lane=16))
+    made = filling(ledger, spec)
+    split = PoolSplit(dict.fromkeys(LABELLED, 0), POOL, ())
+    query = Query(spec, split, SEEN, CLASSES, made.fill(), made)
+    choice = STRATEGIES["mgral"]().select(query, np.random.default_rng(0), lambda progress: None)
+    tried = [one for one in ledger.records() if one.design == "ridge"]
+    assert [one.rotation for one in tried] == [1, 2]
+    for one in tried:
+        reservoir = set(LABELLED) - set(made.bases[one.rotation])
+        assert set(one.batch) < reservoir
+    assert choice.evidence is not None
+    trial = next(one for one in choice.evidence.trials if one.name == "ridge")
+    assert trial.records == 2
+    assert trial.gain > 0
+    assert sum(one.design == "agent" for one in ledger.records()) == 2  # of four beyond the table
 
 
 def test_a_hindsight_proxy_trains_on_its_base_and_batch_with_labels_and_nothing_else() -> None:

@@ -164,8 +164,8 @@ Source = Literal["semi_supervised", "hindsight"]
 
 @dataclass(frozen=True, slots=True)
 class DesignedBatch:
-    """A batch to train a proxy on, and what drew it: "tilted", "uniform", a strategy's name, or
-    "agent".
+    """A batch to train a proxy on, and what drew it: "tilted", "uniform", a strategy's name,
+    "ridge" or "agent".
 
     rotation  0: of the pool, beside all labelled images; r: of labelled images, beside the r-th
               base (domain/hindsight.py)
@@ -318,7 +318,7 @@ class TablePoint:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """How a classical strategy fared where it was tried: in records of batches that it chose.
+    """How a strategy fared where it was tried: in records of batches that it chose.
 
     gain: mean over those records of what each measured less its `level`, a fraction of mAP;
     earlier: how many of them are of earlier cycles.

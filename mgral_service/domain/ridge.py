@@ -6,7 +6,7 @@ Estimates and scores are fractions of mAP; batches are positions in the observat
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -118,6 +118,16 @@ class Ridge:
         self._noise = float(np.sqrt(noise))
         self._theta = _weights(scores[None], self._shape, self.penalty)[0]
         self._left_out = self._leave_out(deviations[None])[0]
+
+    def without(self, rotation: int) -> Ridge:
+        """One that knows no record of a rotation, for batches beside its base. InvalidInput if
+        fewer than two records are left that count.
+        """
+        table = self._table
+        weights = np.where(table.rotations == rotation, 0.0, table.weights)
+        other = Ridge(self._features.beside(table.bases[rotation]))
+        other.fit(replace(table, weights=weights))
+        return other
 
     @property
     def prior(self) -> FloatArray:

@@ -151,7 +151,9 @@ class TableSpec:
                     (domain/hindsight.py); "both", the first weighted by how well it agrees with the
                     second
     rotations       parts of the labelled images which in turn play the pool of hindsight records
-    online          most proxies trained while the agent learns, on batches that it proposes
+    online          most proxies trained beyond `records`: on what a ridge, taught by the other
+                    rotations, chooses from each reservoir, and on batches that the agent proposes
+                    while it learns
     value_model     "ridge", "gp", "idw" (inverse distance, the paper) or "onehot" (its first
                     version)
     distance        of "idw": "sliced" or "exact" Wasserstein
@@ -283,9 +285,10 @@ class CycleSpec:
                      "entropy_coreset", "class_balance"
     metric           the reward: "ap50", "ap" (COCO), "voc07" (11-point), "voc12" (area), all at
                      fractions
-    when_uninformed  what selects when the reward's reliability interval is not above zero: a
-                     strategy that needs no reward, or "best_classical", the one of them whose own
-                     batches gained most among the records
+    when_uninformed  what selects when the reward's reliability interval is not above zero, or what
+                     it chose gained less than what a classical strategy chose, where both were
+                     tried: a strategy that needs no reward, or "best_classical", the one of them
+                     whose own batches gained most among the records
     choice           "portfolio": the best of the agent's batch and its rivals', or when_uninformed;
                      "agent": always the agent's batch, as the paper has it
     """

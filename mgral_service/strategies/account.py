@@ -6,6 +6,7 @@ from mgral_service.domain.hindsight import LEAST_LABELLED
 from mgral_service.domain.records import Candidate, Evidence
 from mgral_service.domain.specs import BEST_CLASSICAL, CycleSpec
 from mgral_service.strategies.reasons import spoken
+from mgral_service.strategies.trials import best_classical, outdone
 
 _ASSUMED = (
     " They tell what helps beside a part of the labelled images; that it helps beside all of them "
@@ -89,8 +90,21 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
         f"estimates made without {without} rank like its measurement with Spearman "
         f"{rank.spearman:.2f} (95 % interval {rank.low:.2f} to {rank.high:.2f})"
     )
+    beaten = outdone(evidence.trials)
     if rank.informed:
-        return f"The reward was informative: {measured}."
+        verdict = f"The reward was informative: {measured}."
+        if beaten is None:
+            return verdict
+        ridge, best = beaten
+        verdict = (
+            f"{verdict} But batches that its values chose, from labelled images whose records they "
+            f"did not know, gained {ridge.gain:+.4f}, and those of {spoken(best.name)} "
+            f"{best.gain:+.4f}."
+        )
+    else:
+        verdict = (
+            f"The reward carried no information this cycle: {measured}, which is not above zero."
+        )
     if spec.choice == "agent":
         because = "The agent chose all the same, as choice = 'agent' says."
     elif spec.when_uninformed != BEST_CLASSICAL:
@@ -99,13 +113,10 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
         because = (
             f"So {spoken(winner)} chose, of the classical strategies the one that did best where "
             "they were tried."
-            if evidence.trials
+            if best_classical(evidence.trials)
             else f"Classical strategies were not tried; so {spoken(winner)} chose."
         )
-    return (
-        f"The reward carried no information this cycle: {measured}, which is not above zero. "
-        f"{because}"
-    )
+    return f"{verdict} {because}"
 
 
 def _trials(evidence: Evidence) -> str:
@@ -115,15 +126,14 @@ def _trials(evidence: Evidence) -> str:
         for one in evidence.trials
     )
     return told and (
-        f"Batches of classical strategies among the records gained, over the others of their kind: "
-        f"{told}."
+        f"Batches that one strategy chose gained, over the other records of their kind: {told}."
     )
 
 
 def _portfolio(evidence: Evidence, spec: CycleSpec) -> str:
     first, *rest = evidence.candidates
-    portfolio = evidence.reliability.informed and spec.choice == "portfolio"
-    won = "won" if portfolio else "would have won"
+    spoke = evidence.reliability.informed and not outdone(evidence.trials)
+    won = "won" if spoke and spec.choice == "portfolio" else "would have won"
     opening = (
         f"Of {len(evidence.candidates)} candidate batches {spoken(first.name)} {won} by estimated "
         f"{spec.metric} less {spec.agent.caution:g} standard deviations: {_figure(first)}"

@@ -2,7 +2,8 @@
 
 The reward is read from the table of trained proxies through a value model. Two rules guard the
 answer: the portfolio rule (never worse, by its own estimate, than the best
-rival) and the honesty rule (a reward that ranks no better than chance does not choose).
+rival) and the honesty rule (a reward that ranks no better than chance, or whose own choices gained
+less than a classical strategy's where both were tried, does not choose).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.hindsight import weigh
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
-from mgral_service.domain.ports import Query, Report, ValueModel
+from mgral_service.domain.ports import OnlineTable, Query, Report, ValueModel
 from mgral_service.domain.records import (
     Candidate,
     Choice,
@@ -38,10 +39,16 @@ from mgral_service.strategies.account import tell
 from mgral_service.strategies.classical import Pick, choose
 from mgral_service.strategies.proposals import Proposals
 from mgral_service.strategies.reasons import explain
-from mgral_service.strategies.trials import trials
+from mgral_service.strategies.trials import (
+    RIDGE,
+    best_classical,
+    outdone,
+    trials,
+    unseen_choices,
+)
 from mgral_service.strategies.view import PoolView, Ranking
 
-AGENT, RIDGE = "agent", "ridge"  # winners that are no strategies of their own
+AGENT = "agent"  # like RIDGE a winner that is no strategy of its own
 _POLICY = "policy."  # prefix of the weights in Choice.agent
 _ORDER, _VALUES = "ridge.order", "ridge.values"  # [U] of the ridge's ranking of unlabelled images
 _SEEDS = 2**63 - 1
@@ -86,6 +93,8 @@ class Mgral:
             build(view.observation, view.labelled, view.classes, spec.table), view, seeds.bootstrap
         )
         reward.fit(_table_of(query))
+        if query.online is not None and spec.choice == "portfolio":
+            reward.try_out(query.online)
         rankings = _pick_all(self._rivals, view, spec.budget, seeds)
         states = view.states(spec.agent.state)
         agent = _train(query, view, states, reward, seeds, report)
@@ -97,9 +106,9 @@ class Mgral:
         candidates = _valued(rankings, reward.model, spec.agent.caution)
         reliability = reward.model.reliability(np.random.default_rng(seeds.bootstrap))
         points = reward.points()
-        tried = trials(points, self._rivals, query.earlier)
+        tried = trials(points, (RIDGE, *self._rivals), query.earlier)
         winner = candidates[0].name
-        if not reliability.informed:
+        if not reliability.informed or outdone(tried):
             winner = _fallback(spec, tried)
         if spec.choice == "agent":
             winner = AGENT
@@ -146,6 +155,15 @@ class _Reward:
         self.table, self.fidelity = weigh(moved, np.random.default_rng(self._seed))
         self.model.fit(self.table)
 
+    def try_out(self, online: OnlineTable) -> None:
+        """Train what the model would choose from reservoirs it was not taught, if there is room,
+        and fit to that as well.
+        """
+        batches = unseen_choices(self.model, online.sites, self._view)
+        if batches and len(batches) <= online.left:
+            online.submit(batches)
+            self.fit(online.join())
+
     def __call__(self, batches: Sequence[IntArray]) -> tuple[FloatArray, FloatArray]:
         """Of batches of unlabelled images (positions among those)."""
         return self.model.estimate([self._view.unlabelled[batch] for batch in batches])
@@ -180,7 +198,8 @@ def _fallback(spec: CycleSpec, tried: Sequence[Trial]) -> str:
     """Who chooses where the reward does not."""
     if spec.when_uninformed != BEST_CLASSICAL:
         return spec.when_uninformed
-    return tried[0].name if tried else _UNTRIED
+    best = best_classical(tried)
+    return best.name if best else _UNTRIED
 
 
 def _table_of(query: Query) -> LookupTable:

@@ -1,14 +1,38 @@
-"""How classical strategies fared where they were tried: in records of batches that they chose.
+"""How strategies fared where they were tried: in records of batches that they chose.
 
 A batch is measured as a whole here. What its strategy gained can hold for images that no record
-holds, where what single features seemed to be worth does not.
+holds, where what single features seemed to be worth does not. The ridge is tried as classical
+strategies are: taught by the records of other rotations, it chooses from a reservoir.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
-from mgral_service.domain.records import TablePoint, Trial
+from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.ports import Site, ValueModel
+from mgral_service.domain.records import DesignedBatch, TablePoint, Trial
+from mgral_service.domain.ridge import Ridge
+from mgral_service.strategies.view import PoolView
+
+RIDGE = "ridge"
+
+
+def unseen_choices(
+    model: ValueModel, sites: Sequence[Site], view: PoolView
+) -> tuple[DesignedBatch, ...]:
+    """What a fitted ridge would choose from each reservoir if it knew no record of it; none of
+    other models, of the pool itself, or where no other records are left.
+    """
+    found = []
+    for site in sites:
+        if isinstance(model, Ridge) and site.rotation:
+            with suppress(InvalidInput):  # too few records of other rotations
+                order, _ = model.without(site.rotation).fill(view.places(site.images), site.size)
+                chosen = view.names(order[: site.size])
+                found.append(DesignedBatch(chosen, RIDGE, site.source, site.rotation))
+    return tuple(found)
 
 
 def trials(
@@ -35,3 +59,18 @@ def _gains(points: Sequence[TablePoint], names: Collection[str]) -> dict[str, li
         if one.design in found and one.weight > 0:
             found[one.design].append(one.measured - one.level)
     return found
+
+
+def outdone(tried: Sequence[Trial]) -> tuple[Trial, Trial] | None:
+    """The ridge's trial and that of the classical strategy which was expected to gain most, if
+    that is more.
+    """
+    ridge = next((one for one in tried if one.name == RIDGE), None)
+    best = best_classical(tried)
+    if ridge is None or best is None or best.expected <= ridge.expected:
+        return None
+    return ridge, best
+
+
+def best_classical(tried: Sequence[Trial]) -> Trial | None:
+    return next((one for one in tried if one.name != RIDGE), None)

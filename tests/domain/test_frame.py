@@ -180,6 +180,29 @@ def test_what_a_rotation_measured_has_no_part_in_its_left_out_estimates(
     assert gains == pytest.approx(again)
 
 
+def test_a_ridge_without_a_rotation_fills_as_if_nothing_had_been_measured_there() -> None:
+    table = hindsight(24, noise=0.01)
+    shuffled = np.random.default_rng(0).permutation(table.scores)
+    other = replace(table, scores=np.where(table.rotations == 1, shuffled, table.scores))
+    first, second = Ridge(features()), Ridge(features())
+    first.fit(table)
+    second.fit(other)
+    pool = np.setdiff1d(LABELLED, BASES[1])
+    orders = [model.without(1).fill(pool, 10)[0].tolist() for model in (first, second)]
+    assert orders[0] == orders[1]
+    assert (
+        first.without(2).fill(pool, 10)[0].tolist() != second.without(2).fill(pool, 10)[0].tolist()
+    )
+
+
+def test_a_ridge_without_the_only_rotation_is_refused() -> None:
+    table = hindsight(24)
+    model = Ridge(features())
+    model.fit(replace(table, rotations=np.ones(24, dtype=np.int64)))
+    with pytest.raises(InvalidInput, match="fewer than two records"):
+        model.without(1)
+
+
 def test_the_left_out_estimates_of_a_gaussian_process_are_those_of_a_fit_without() -> None:
     table = replace(hindsight(12, noise=0.01), rotations=np.zeros(12, dtype=np.int64))
     model = GaussianProcess(features())

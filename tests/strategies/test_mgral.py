@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from mgral_service.domain.arrays import IntArray
 from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.ports import Query
-from mgral_service.domain.records import Choice, TablePoint, Trial
+from mgral_service.domain.records import Choice, TablePoint
 from mgral_service.domain.specs import AgentSpec, CycleSpec, TableSpec
 from mgral_service.domain.transport import standardise
 from mgral_service.strategies import CLASSICAL, STRATEGIES, rerank
@@ -77,14 +77,41 @@ def test_a_worth_without_information_says_so_and_falls_back() -> None:
     assert any(name.startswith("policy.") for name in choice.agent)
 
 
-def test_where_the_reward_is_silent_earlier_trials_decide() -> None:
-    earlier = tuple(
-        TablePoint(at, "class_balance", 0.4, 0.3, 1.0, "hindsight", 1.0, 0.3) for at in range(3)
-    )
-    choice = choose(replace(query_of(noise(), records=24), earlier=earlier))
+def gained(design: str, gain: float) -> tuple[TablePoint, ...]:
+    """Three records of an earlier cycle."""
+    return (TablePoint(0, design, 0.3 + gain, 0.3, 1.0, "hindsight", 1.0, 0.3),) * 3
+
+
+def test_a_reward_whose_own_choices_were_outdone_does_not_choose() -> None:
+    earlier = (*gained("ridge", 0.01), *gained("class_balance", 0.02))
+    query = replace(query_of(mean_of(VALUES)), earlier=earlier)
+    choice = choose(query)
     assert choice.strategy == "class_balance"
     assert choice.evidence is not None
-    assert choice.evidence.trials[0] == Trial("class_balance", 3, pytest.approx(0.1), 3)
+    assert choice.evidence.reliability.informed
+    told = " ".join(choice.evidence.words)
+    assert "The reward was informative" in told
+    assert "gained +0.0100, and those of the balance of classes +0.0200. So the balance" in told
+    assert "would have won" in told
+    named = replace(query, spec=replace(query.spec, when_uninformed="coreset"))
+    assert choose(named).strategy == "coreset"
+
+
+def test_a_reward_whose_own_choices_gained_most_chooses() -> None:
+    earlier = (*gained("ridge", 0.03), *gained("class_balance", 0.02))
+    assert choose(replace(query_of(mean_of(VALUES)), earlier=earlier)).strategy in {
+        "agent",
+        "ridge",
+    }
+
+
+def test_where_the_reward_is_silent_earlier_trials_decide() -> None:
+    query = replace(query_of(noise(), records=24), earlier=gained("class_balance", 0.1))
+    choice = choose(query)
+    assert choice.strategy == "class_balance"
+    assert choice.evidence is not None
+    first = choice.evidence.trials[0]
+    assert (first.name, first.records, first.earlier) == ("class_balance", 3, 3)
     assert len(choice.evidence.table) == 24
 
 
