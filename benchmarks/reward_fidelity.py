@@ -142,6 +142,12 @@ class Site:
             self._weights[key] = self._detector.state()
         return self._weights[key]
 
+    def observed(self, base: Sequence[str], ids: Sequence[str]) -> PoolObservation:
+        key = tuple(sorted(base))
+        self._weights.pop(key, None)
+        self.weights(key)
+        return self._detector.observe(ids, lambda progress: None)
+
     @property
     def split(self) -> PoolSplit:
         return PoolSplit(dict.fromkeys(self.world.labelled, 0), self.pool, self.world.scoring)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -181,10 +181,11 @@ def _observe(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Crew:
-    """table.Crew of a workbench."""
+    """table.Crew of a workbench. states: weights by base, where only a part is labelled."""
 
     bench: Workbench
     journal: Journal
+    states: dict[frozenset[str], Weights] = field(default_factory=dict)
 
     @property
     def proxies(self) -> ProxyTrainer:
@@ -196,14 +197,22 @@ class _Crew:
     def weights(self, base: Sequence[str]) -> Weights:
         """Those of the task detector are kept; if they are damaged or lost, it is fitted again."""
         whole = set(base) == set(self.bench.split.labelled)
-        kept = self.journal.detector() if whole else None
+        kept = self.journal.detector() if whole else self.states.get(frozenset(base))
         if kept is None:
-            detector = self.bench.detector
-            detector.fit(self.bench.annotations.subset(base), self.journal.progress)
-            kept = detector.state()
+            kept = self._fit(base)
             if whole:
                 self.journal.keep_detector(kept)
         return kept
+
+    def observed(self, base: Sequence[str], ids: Sequence[str]) -> PoolObservation:
+        self._fit(base)
+        return self.bench.detector.observe(ids, self.journal.progress)
+
+    def _fit(self, base: Sequence[str]) -> Weights:
+        detector = self.bench.detector
+        detector.fit(self.bench.annotations.subset(base), self.journal.progress)
+        self.states[frozenset(base)] = detector.state()
+        return self.states[frozenset(base)]
 
 
 def _fill_table(

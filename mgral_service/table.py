@@ -18,6 +18,7 @@ import numpy as np
 
 from mgral_service.domain import design, hindsight, transport
 from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.errors import TooFewRecords
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.ports import ProxyTrainer, Query, QueryStrategy, Site, Weights
@@ -41,6 +42,10 @@ class Crew(Protocol):
     def strategy(self, name: str) -> QueryStrategy: ...
     def weights(self, base: Sequence[str]) -> Weights:
         """Of a detector fitted on these labelled images."""
+        ...
+
+    def observed(self, base: Sequence[str], ids: Sequence[str]) -> PoolObservation:
+        """What a detector fitted on these labelled images sees in others."""
         ...
 
 
@@ -96,7 +101,8 @@ class Filling:
             return []
         if self._divisions and not self._surrogate_speaks(before):
             return self._hindsight(self._shares.rest, 1)
-        return self._drawn(self._query, self._shares.rest, stream(self._seed, Purpose.DESIGN))
+        rng = stream(self._seed, Purpose.DESIGN)
+        return self._drawn(self._query, self._shares.rest, rng, self._classical(self._query))
 
     def _surrogate_speaks(self, before: int) -> bool:
         """Whether a batch of the pool without labels would count, by the records so far."""
@@ -112,7 +118,8 @@ class Filling:
 
     def _hindsight(self, count: int, part: int) -> list[DesignedBatch]:
         """`count` batches of reservoirs, the rotations taking turns; those of classical strategies
-        in part 0.
+        in part 0: they look through a detector of the base, as to that of all labelled images a
+        reservoir holds nothing new.
         """
         drawn = []
         for at, division in enumerate(self._divisions):
@@ -126,25 +133,29 @@ class Filling:
                 self._query, split=split, spec=replace(self._query.spec, budget=division.size)
             )
             rng = stream(self._seed, Purpose.DESIGN, part + 1, at)
+            picks: dict[str, IntArray] = {}
+            if share and part == 0 and self._spec.design == "tilted":
+                own = self._crew.observed(division.base, tuple(self._query.split.labelled))
+                picks = self._classical(replace(query, observation=own))
             drawn.append(
                 [
                     replace(one, source="hindsight", rotation=at + 1)
-                    for one in (self._drawn(query, share, rng, part == 0) if share else ())
+                    for one in self._drawn(query, share, rng, picks)
                 ]
             )
         turns = max((len(some) for some in drawn), default=0)
         return [some[turn] for turn in range(turns) for some in drawn if turn < len(some)]
 
     def _drawn(
-        self, query: Query, count: int, rng: np.random.Generator, with_classical: bool = True
+        self,
+        query: Query,
+        count: int,
+        rng: np.random.Generator,
+        classical: Mapping[str, IntArray],
     ) -> list[DesignedBatch]:
         """The same for the same spec, split and observation."""
-        classical: dict[str, IntArray] = {}
-        for name in design.CHEAP if with_classical and self._spec.design == "tilted" else ():
-            chosen = self._crew.strategy(name).select(
-                query, stream(self._seed, Purpose.CLASSICAL), lambda progress: None
-            )
-            classical[name] = self._places(chosen.ids)
+        if not count:
+            return []
         return list(
             design.draw(
                 self._spec.design,
@@ -157,6 +168,15 @@ class Filling:
                 rng,
             )
         )
+
+    def _classical(self, query: Query) -> dict[str, IntArray]:
+        """Batches of cheap strategies, where the design has any."""
+        found = {}
+        for name in design.CHEAP if self._spec.design == "tilted" else ():
+            rng = stream(self._seed, Purpose.CLASSICAL)
+            chosen = self._crew.strategy(name).select(query, rng, lambda progress: None)
+            found[name] = self._places(chosen.ids)
+        return found
 
     def _places(self, names: Sequence[str]) -> IntArray:
         return np.array([self._position[name] for name in names], dtype=np.int64)

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.errors import TooFewRecords
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import NOTHING, ProxyTrainer, Query, QueryStrategy, Weights
@@ -52,6 +53,7 @@ class Crew:
     def __init__(self, proxies: ProxyTrainer) -> None:
         self.proxies = proxies
         self.fitted: list[tuple[str, ...]] = []
+        self.observers: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
 
     def strategy(self, name: str) -> QueryStrategy:
         return STRATEGIES[name]()
@@ -59,6 +61,10 @@ class Crew:
     def weights(self, base: Sequence[str]) -> Weights:
         self.fitted.append(tuple(base))
         return {"weight": np.array([float(len(base))])}
+
+    def observed(self, base: Sequence[str], ids: Sequence[str]) -> PoolObservation:
+        self.observers.append((tuple(base), tuple(ids)))
+        return observation(ids)
 
 
 class BlindProxies(FakeProxies):
@@ -114,11 +120,21 @@ def test_a_surrogate_that_means_nothing_leaves_the_table_to_hindsight() -> None:
 
 
 def test_classical_strategies_are_tried_in_every_rotation() -> None:
-    ledger = Ledger()
-    filling(ledger, with_source("hindsight")).fill()
+    """They look through a detector that has not seen the images they choose from."""
+    ledger, crew = Ledger(), Crew(FakeProxies())
+    made = filling(ledger, with_source("hindsight"), crew)
+    made.fill()
+    assert [base for base, _ in crew.observers] == list(made.bases[1:])
+    assert all(set(ids) == set(LABELLED) for _, ids in crew.observers)
     for rotation in (1, 2):
         designs = {one.design for one in ledger.records() if one.rotation == rotation}
         assert designs >= {"entropy", "entropy_sum", "class_balance", "uniform", "tilted"}
+
+
+def test_a_table_without_hindsight_fits_no_detector_for_it() -> None:
+    crew = Crew(FakeProxies())
+    filling(Ledger(), with_source("semi_supervised"), crew).fill()
+    assert not crew.observers
 
 
 def test_what_a_ridge_chooses_is_tried_in_every_rotation() -> None:
