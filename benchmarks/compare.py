@@ -6,10 +6,10 @@ a task found is kept in `out/benchmarks/compare.jsonl`, so an interrupted compar
 longer one starts from a shorter one; delete it when the code of a strategy has changed. Curves,
 figure and table: `out/benchmarks/compare/WORLD`.
 
-"mgral" runs as the demo does with twice its proxies, all of them hindsight (neither world's batches
-without labels told anything: `proxy_fidelity`, `surrogate_fidelity`), and eight on batches that its
-ridge and its agent choose; "mgral-paper" with every switch as printed. Both score proxies on a
-quarter of the training images, with labels, which no strategy may choose. Nothing is tuned on test.
+"mgral" runs as the demo does with twice its proxies, all of them hindsight (batches without labels
+told next to nothing: `proxy_fidelity`, `surrogate_fidelity`), and eight on batches that its ridge
+and its agent choose; "mgral-paper" with every switch as printed. Both score proxies on a quarter of
+the training images, with labels, which no strategy may choose. Nothing is tuned on test.
 `--quick`: digits, 2 seeds, 1 cycle, trainings of 2 steps.
 """
 

@@ -181,7 +181,7 @@ def _observe(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Crew:
-    """table.Crew of a workbench. states: weights by base, where only a part is labelled."""
+    """table.Crew of a workbench. states: of detectors fitted here, by their images."""
 
     bench: Workbench
     journal: Journal

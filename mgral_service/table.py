@@ -84,11 +84,14 @@ class Filling:
     def fill(self) -> LookupTable:
         """Train the proxies whose records are missing. TooFewRecords if too many fail for good."""
         count = self._shares
-        first = self._hindsight(count.hindsight, 0)
-        picked = np.linspace(0, len(first) - 1, count.twins).round().astype(int)
-        twins = [replace(first[at], source="semi_supervised") for at in picked]
-        self._train(0, [*first, *twins])
-        self._train(len(first) + len(twins), self._rest(len(first) + len(twins)))
+        both_ways = count.hindsight + count.twins
+        have = {one.index for one in self._ledger.records()}
+        if not have.issuperset(range(both_ways)):  # their design costs a detector of each base
+            first = self._hindsight(count.hindsight, 0)
+            picked = np.linspace(0, len(first) - 1, count.twins).round().astype(int)
+            twins = [replace(first[at], source="semi_supervised") for at in picked]
+            self._train(0, [*first, *twins])
+        self._train(both_ways, self._rest(both_ways))
         table = self._table()
         if len(table) < self._spec.least:
             first_cause = self.failed[0] if self.failed else "none"

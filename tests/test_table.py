@@ -131,6 +131,16 @@ def test_classical_strategies_are_tried_in_every_rotation() -> None:
         assert designs >= {"entropy", "entropy_sum", "class_balance", "uniform", "tilted"}
 
 
+def test_a_restart_with_all_records_fits_no_detector() -> None:
+    ledger, crew = Ledger(), Crew(FakeProxies())
+    filling(ledger).fill()
+    before = dict(ledger.kept)
+    filling(ledger, crew=crew).fill()
+    assert not crew.observers
+    assert not crew.fitted
+    assert ledger.kept == before
+
+
 def test_a_table_without_hindsight_fits_no_detector_for_it() -> None:
     crew = Crew(FakeProxies())
     filling(Ledger(), with_source("semi_supervised"), crew).fill()

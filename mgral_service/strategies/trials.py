@@ -73,4 +73,5 @@ def outdone(tried: Sequence[Trial]) -> tuple[Trial, Trial] | None:
 
 
 def best_classical(tried: Sequence[Trial]) -> Trial | None:
+    """The first that is not the ridge's."""
     return next((one for one in tried if one.name != RIDGE), None)
