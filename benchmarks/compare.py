@@ -2,9 +2,10 @@
 same detector and paired seeds, scored on test images that no cycle ever sees.
 
 A cycle of a run is one task: of Ray where it is installed, else of a process pool (`--local`). What
-a task found is kept in `out/benchmarks/compare.jsonl`, so an interrupted comparison goes on, and a
-longer one starts from a shorter one; delete it when the code of a strategy has changed. Curves,
-figure and table: `out/benchmarks/compare/WORLD`.
+a task found is kept in a file (`--kept`), so an interrupted comparison goes on, and a longer one
+starts from a shorter one; delete what a strategy found when its code has changed. Curves, figure
+and table lie beside it in `compare/WORLD`. `--kept benchmarks/results/compare.jsonl` goes on from
+what the figures in README.md are of.
 
 "mgral" runs as the demo does with twice its proxies, all of them hindsight (batches without labels
 told next to nothing: `proxy_fidelity`, `surrogate_fidelity`), and eight on batches that its ridge
@@ -258,6 +259,7 @@ def own_flags() -> argparse.ArgumentParser:
     parser.add_argument("--strategies", nargs="+", choices=(*STRATEGIES, "mgral-paper"))
     parser.add_argument("--seeds", type=int, help="how many")
     parser.add_argument("--cycles", type=int)
+    parser.add_argument("--kept", type=Path, help="default: out/benchmarks/compare.jsonl")
     parser.add_argument("--local", action="store_true", help="processes in place of Ray tasks")
     return parser
 
@@ -266,7 +268,8 @@ def measure(options: Options) -> Figures:
     own = options.own
     names = own["world"] or (["digits"] if options.quick else list(WORLDS))
     strategies = tuple(dict.fromkeys((REFERENCE, *(own["strategies"] or COMPARED))))
-    kept = Kept(OUT / "compare.jsonl")
+    file = own["kept"] or OUT / "compare.jsonl"
+    kept = Kept(file)
     figures: dict[str, float] = {}
     with tasks(own["local"], options.device) as (submit, many):
         for name in names:
@@ -274,7 +277,7 @@ def measure(options: Options) -> Figures:
             seeds, cycles = own["seeds"] or world.seeds, own["cycles"] or world.cycles
             world = replace(world, seeds=seeds, cycles=cycles)
             points = play(world, strategies, options.device, submit, many, kept)
-            folder = OUT / "compare" / f"{name}{'-quick' * options.quick}"
+            folder = file.parent / "compare" / f"{name}{'-quick' * options.quick}"
             figures |= write(name, points, folder)
     return figures
 

@@ -37,7 +37,7 @@ from mgral_service import codec
 from mgral_service.detectors.local import LocalProxyTrainer, TaskDetector
 from mgral_service.domain import design, transport
 from mgral_service.domain.arrays import FloatArray, IntArray
-from mgral_service.domain.boxes import PoolObservation
+from mgral_service.domain.boxes import Detections, PoolObservation
 from mgral_service.domain.hindsight import weigh
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
@@ -47,11 +47,12 @@ from mgral_service.domain.specs import CycleSpec, DetectorSpec, TableSpec
 from mgral_service.domain.value import VALUE_MODELS
 from mgral_service.metrics import METRICS
 from mgral_service.strategies import STRATEGIES
-from mgral_service.table import Filling
+from mgral_service.table import Filling, out_of_fold
 
 WORLDS = {"vehicles": "vehicles_openimages", "digits": "digits"}
+Source = Literal["semi_supervised", "hindsight"]
 DESIGNS: tuple[Literal["uniform", "tilted"], ...] = ("uniform", "tilted")
-SOURCES: tuple[Literal["semi_supervised", "hindsight"], ...] = ("hindsight", "semi_supervised")
+SOURCES: tuple[Source, ...] = ("hindsight", "semi_supervised")
 Model = Literal["idw", "ridge", "gp"]
 MODELS: tuple[Model, ...] = ("idw", "ridge", "gp")
 LABELLED, BUDGET = 120, 40
@@ -115,6 +116,7 @@ class Site:
         self.seen: PoolObservation = self._detector.observe(
             [*self.world.labelled, *self.pool], lambda progress: None
         )
+        self._unlearnt: PoolObservation | None = None
         whole = TableSpec(
             steps=scale.steps, objective="csd", views=4, online=0, repeats=scale.repeats
         )
@@ -142,11 +144,18 @@ class Site:
             self._weights[key] = self._detector.state()
         return self._weights[key]
 
-    def observed(self, base: Sequence[str], ids: Sequence[str]) -> PoolObservation:
+    def detections(self, base: Sequence[str], ids: Sequence[str]) -> Detections:
         key = tuple(sorted(base))
         self._weights.pop(key, None)
         self.weights(key)
-        return self._detector.observe(ids, lambda progress: None)
+        return self._detector.observe(ids, lambda progress: None).detections
+
+    def seen_for(self, source: Source) -> PoolObservation:
+        """What a cycle with a table of that source looks at."""
+        if source == "hindsight" and self._unlearnt is None:
+            spec = CycleSpec(self.name, BUDGET, table=replace(self.table, source=source))
+            self._unlearnt = out_of_fold(spec, self.world.labelled, self.seen, self)
+        return self._unlearnt if source == "hindsight" and self._unlearnt else self.seen
 
     @property
     def split(self) -> PoolSplit:
@@ -185,7 +194,7 @@ def measure(options: Options) -> Figures:
         for name in WORLDS:
             site = Site(name, scale, options.device)
             batches, truth = held_out(site)
-            tables: dict[tuple[str, str], LookupTable] = {
+            tables: dict[tuple[Source, str], LookupTable] = {
                 (source, kind): table_of(site, source, kind)
                 for source, kind in product(SOURCES, DESIGNS)
             }
@@ -251,14 +260,14 @@ def held_out(site: Site) -> tuple[dict[str, list[IntArray]], dict[str, FloatArra
 
 def table_of(
     site: Site,
-    source: Literal["semi_supervised", "hindsight"],
+    source: Source,
     kind: Literal["uniform", "tilted"],
 ) -> LookupTable:
     """The largest table."""
     records = max(site.scale.records)
     table = replace(site.table, records=records, source=source, design=kind)
     spec = CycleSpec(site.name, BUDGET, table=table)
-    query = Query(spec, site.split, site.seen, site.world.data.classes)
+    query = Query(spec, site.split, site.seen_for(source), site.world.data.classes)
     ledger = site.ledger(f"{source}-{kind}")
     return Filling("fidelity", query, site, ledger).fill()
 
@@ -267,7 +276,7 @@ def compared(
     site: Site,
     batches: Mapping[str, list[IntArray]],
     truth: Mapping[str, FloatArray],
-    tables: Mapping[tuple[str, str], LookupTable],
+    tables: Mapping[tuple[Source, str], LookupTable],
 ) -> dict[str, float]:
     figures: dict[str, float] = {}
     every = [*batches["uniform"], *batches["tilted"]]
@@ -283,7 +292,7 @@ def compared(
     for (source, design_of), whole in tables.items():
         for records in site.scale.records:
             for model in MODELS:
-                made = fitted(site, thinned(whole, records), model)
+                made = fitted(site, thinned(whole, records), model, site.seen_for(source))
                 estimates = made.estimate(every)[0]
                 name = f"{site.name}_{source}_{design_of}_{records}_{model}"
                 told = made.reliability(np.random.default_rng(0))
@@ -323,7 +332,7 @@ def own(
     table = LookupTable.of(records, site.seen.ids)
     figures: dict[str, float] = {}
     for model in MODELS:
-        found = fitted(site, table, model).reliability(np.random.default_rng(0))
+        found = fitted(site, table, model, site.seen).reliability(np.random.default_rng(0))
         name = f"{site.name}_own_{model}_spearman"
         figures |= {name: found.spearman, f"{name}_low": found.low, f"{name}_high": found.high}
     return figures
@@ -354,10 +363,10 @@ def thinned(table: LookupTable, records: int) -> LookupTable:
     )
 
 
-def fitted(site: Site, table: LookupTable, model: Model) -> ValueModel:
+def fitted(site: Site, table: LookupTable, model: Model, seen: PoolObservation) -> ValueModel:
     build = VALUE_MODELS[model]
     spec = replace(site.table, value_model=model)
-    made = build(site.seen, np.arange(LABELLED), site.world.data.classes, spec)
+    made = build(seen, np.arange(LABELLED), site.world.data.classes, spec)
     counted, _ = weigh(table, np.random.default_rng(0))
     made.fit(counted)
     return made

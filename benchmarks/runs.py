@@ -8,7 +8,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,9 +25,9 @@ from mgral_service.datasets import Ingested, ingest
 from mgral_service.datasets.digits import write_digits
 from mgral_service.datasets.loading import ImageStore, load_images
 from mgral_service.detectors.local import LocalProxyTrainer, TaskDetector
-from mgral_service.domain.boxes import PoolObservation
+from mgral_service.domain.boxes import Annotations, PoolObservation
 from mgral_service.domain.pool import PoolSplit, carve_scoring, label
-from mgral_service.domain.ports import Weights
+from mgral_service.domain.ports import Report, Weights
 from mgral_service.domain.records import (
     CycleReport,
     LookupRecord,
@@ -113,17 +113,28 @@ def place(name: str, scenes: int, size: int) -> Place:
 
 
 class CarriedDetector(TaskDetector):
-    """A task detector that can go on with the weights of another process."""
+    """A task detector that was fitted to some images in another process."""
 
-    def load(self, weights: Weights) -> None:
-        self._net.load_state_dict({name: torch.tensor(weights[name]) for name in weights})
+    _carried: tuple[frozenset[str], Weights] = (frozenset(), {})
+
+    def carry(self, images: Iterable[str], weights: Weights) -> None:
+        """To be fitted to these images means to take these weights."""
+        self._carried = frozenset(images), weights
+
+    def fit(self, train: Annotations, report: Report) -> None:
+        images, weights = self._carried
+        if images == {*train.ids}:
+            self._net.load_state_dict({name: torch.tensor(weights[name]) for name in weights})
+        else:
+            super().fit(train, report)
 
 
 class Notebook:
-    """cycle.Journal in memory, of a cycle whose detector was fitted and has observed."""
+    """cycle.Journal in memory."""
 
-    def __init__(self, seen: PoolObservation, weights: Weights) -> None:
-        self._seen, self._weights = seen, weights
+    def __init__(self) -> None:
+        self._seen: PoolObservation | None = None
+        self._weights: Weights | None = None
         self._records: dict[int, LookupRecord] = {}
         self._report: CycleReport | None = None
 
@@ -151,7 +162,7 @@ class Notebook:
     def clock(self) -> float:
         return time.monotonic()
 
-    def observation(self) -> PoolObservation:
+    def observation(self) -> PoolObservation | None:
         return self._seen
 
     def keep_observation(self, observation: PoolObservation) -> None:
@@ -173,7 +184,7 @@ class Notebook:
 
     def keep_selection(self, selection: Selection) -> None: ...
 
-    def detector(self) -> Weights:
+    def detector(self) -> Weights | None:
         return self._weights
 
     def keep_detector(self, weights: Weights) -> None:
@@ -191,16 +202,15 @@ def step(job: Job, weights: Weights | None) -> tuple[Point, Weights]:
     seed = seed_of(spec.seed, Purpose.DETECTOR)
     classes = here.data.classes
     detector = CarriedDetector(spec.detector, classes, here.images, metric, seed, job.device)
-    if weights is None:
-        detector.fit(truth.subset(split.labelled), _silent)
-    else:
-        detector.load(weights)
+    if weights is not None:
+        detector.carry(split.labelled, weights)
     batch: tuple[str, ...] = ()
     chosen_by, seconds, trainings = "", 0.0, 0
     tried: tuple[TablePoint, ...] = ()
-    if job.cycle:
-        seen = detector.observe((*split.labelled, *split.unlabelled), _silent)
-        journal = Notebook(seen, detector.state())
+    if not job.cycle:
+        detector.fit(truth.subset(split.labelled), _silent)
+    else:
+        journal = Notebook()
         bench = _bench(job, here, split, detector)
         clock = time.process_time if job.device == "cpu" else time.perf_counter
         began = clock()

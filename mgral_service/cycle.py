@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mgral_service.domain.boxes import Annotations, PoolObservation
+from mgral_service.domain.boxes import Annotations, Detections, PoolObservation
 from mgral_service.domain.errors import InvalidInput, TooFewRecords
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
@@ -32,7 +32,7 @@ from mgral_service.domain.records import (
 )
 from mgral_service.domain.seeds import Purpose, stream
 from mgral_service.domain.specs import CycleSpec
-from mgral_service.table import Filling
+from mgral_service.table import Filling, out_of_fold
 
 PRELABEL_SCORE = 0.3  # boxes below it are not offered to annotators
 PRELABELS = 20  # an image
@@ -79,15 +79,16 @@ class Workbench:
 def run(bench: Workbench, journal: Journal) -> Selection:
     """From a queued cycle to a selection. Raises TooFewRecords, or what a port raises."""
     report = journal.report() or _blank_report(bench)
+    strategy, crew = bench.strategy(bench.spec.strategy), _Crew(bench, journal)
     observation = journal.observation()
     if observation is None:
         report = _fit(bench, journal, report)
-        observation, report = _observe(bench, journal, report)
-    strategy = bench.strategy(bench.spec.strategy)
+        folds = crew if "table" in strategy.needs else None
+        observation, report = _observe(bench, folds, journal, report)
     query = Query(bench.spec, bench.split, observation, bench.classes, earlier=bench.earlier)
     filling = None
     if "table" in strategy.needs:
-        filling = Filling(bench.cycle, query, _Crew(bench, journal), journal)
+        filling = Filling(bench.cycle, query, crew, journal)
         table, report = _fill_table(bench, filling, journal, report)
         query = replace(query, table=table, online=filling)
     journal.enter(Status.TRAINING_AGENT)
@@ -166,12 +167,15 @@ def _fit(bench: Workbench, journal: Journal, report: CycleReport) -> CycleReport
 
 
 def _observe(
-    bench: Workbench, journal: Journal, report: CycleReport
+    bench: Workbench, folds: _Crew | None, journal: Journal, report: CycleReport
 ) -> tuple[PoolObservation, CycleReport]:
+    """folds: where a table follows, whose hindsight asks for detections out of fold."""
     journal.enter(Status.OBSERVING)
     with _timed(journal) as elapsed:
         ids = (*bench.split.labelled, *bench.split.unlabelled)
         observation = bench.detector.observe(ids, journal.progress)
+        if folds is not None:
+            observation = out_of_fold(bench.spec, tuple(bench.split.labelled), observation, folds)
     made = f"embeddings and {len(observation.detections.scores)} boxes of {len(ids)} images"
     report = _after(report, Status.OBSERVING, elapsed(), made)
     journal.keep_report(report)
@@ -204,9 +208,9 @@ class _Crew:
                 self.journal.keep_detector(kept)
         return kept
 
-    def observed(self, base: Sequence[str], ids: Sequence[str]) -> PoolObservation:
+    def detections(self, base: Sequence[str], ids: Sequence[str]) -> Detections:
         self._fit(base)
-        return self.bench.detector.observe(ids, self.journal.progress)
+        return self.bench.detector.observe(ids, self.journal.progress).detections
 
     def _fit(self, base: Sequence[str]) -> Weights:
         detector = self.bench.detector

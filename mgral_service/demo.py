@@ -36,7 +36,7 @@ TABLE = {
     "rate": 0.3,
     "steps": 60,
     "views": 4,
-    "online": 0,
+    "online": 2,  # what the ridge would choose from either half of the labelled images
 }
 SHOWN = 10
 

@@ -144,8 +144,8 @@ def plan(spec: ExperimentSpec, seconds: StepSeconds, stock: Stock, with_table: b
     proxies = table.records + table.online if with_table else 0
     waves = ceil(proxies / table.actors)
     fits = FITS
-    if with_table and table.start == "detector" and table.source != "semi_supervised":
-        fits += table.rotations  # a detector of each base, for its proxies to start from
+    if with_table and table.source != "semi_supervised":
+        fits += table.rotations  # a detector of each base, which sees its reservoir
     cycles = []
     labelled = spec.initial
     for number in range(1, spec.cycles + 1):

@@ -18,12 +18,14 @@ import numpy as np
 
 from mgral_service.domain import design, hindsight, transport
 from mgral_service.domain.arrays import FloatArray, IntArray
-from mgral_service.domain.boxes import PoolObservation
+from mgral_service.domain.boxes import Detections, PoolObservation
 from mgral_service.domain.errors import TooFewRecords
+from mgral_service.domain.hindsight import Division
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.ports import ProxyTrainer, Query, QueryStrategy, Site, Weights
 from mgral_service.domain.records import DesignedBatch, LookupRecord, Progress, ProxySpec, Status
 from mgral_service.domain.seeds import Purpose, seed_of, stream
+from mgral_service.domain.specs import CycleSpec
 
 
 class Ledger(Protocol):
@@ -44,9 +46,28 @@ class Crew(Protocol):
         """Of a detector fitted on these labelled images."""
         ...
 
-    def observed(self, base: Sequence[str], ids: Sequence[str]) -> PoolObservation:
-        """What a detector fitted on these labelled images sees in others."""
+    def detections(self, base: Sequence[str], ids: Sequence[str]) -> Detections:
+        """Of a detector fitted on these labelled images, in others."""
         ...
+
+
+def divided(spec: CycleSpec, labelled: Sequence[str]) -> tuple[Division, ...]:
+    """The labelled images for hindsight records; none if the table has none."""
+    if spec.table.source == "semi_supervised":
+        return ()
+    rng = stream(spec.seed, Purpose.DIVISION)
+    return hindsight.divisions(labelled, spec.budget, spec.table.rotations, rng)
+
+
+def out_of_fold(
+    spec: CycleSpec, labelled: Sequence[str], seen: PoolObservation, crew: Crew
+) -> PoolObservation:
+    """What was seen, with each reservoir's detections from a detector of its base: to that of all
+    labelled images a reservoir holds nothing new, as the pool does. Embeddings stay, as those of
+    different detectors cannot be compared.
+    """
+    parts = [crew.detections(one.base, one.reservoir) for one in divided(spec, labelled)]
+    return seen.with_detections(parts)
 
 
 class Filling:
@@ -64,12 +85,7 @@ class Filling:
         spec = query.spec
         self._spec, self._seed = spec.table, spec.seed
         labelled = tuple(query.split.labelled)
-        self._divisions = hindsight.divisions(
-            labelled,
-            spec.budget,
-            spec.table.rotations,
-            stream(spec.seed, Purpose.DIVISION),
-        )
+        self._divisions = divided(spec, labelled)
         self.bases = (labelled, *(one.base for one in self._divisions))
         self._shares = hindsight.shares(spec.table, bool(self._divisions))
         self._points = transport.standardise(query.observation.embeddings)
@@ -85,12 +101,10 @@ class Filling:
         """Train the proxies whose records are missing. TooFewRecords if too many fail for good."""
         count = self._shares
         both_ways = count.hindsight + count.twins
-        have = {one.index for one in self._ledger.records()}
-        if not have.issuperset(range(both_ways)):  # their design costs a detector of each base
-            first = self._hindsight(count.hindsight, 0)
-            picked = np.linspace(0, len(first) - 1, count.twins).round().astype(int)
-            twins = [replace(first[at], source="semi_supervised") for at in picked]
-            self._train(0, [*first, *twins])
+        first = self._hindsight(count.hindsight, 0)
+        picked = np.linspace(0, len(first) - 1, count.twins).round().astype(int)
+        twins = [replace(first[at], source="semi_supervised") for at in picked]
+        self._train(0, [*first, *twins])
         self._train(both_ways, self._rest(both_ways))
         table = self._table()
         if len(table) < self._spec.least:
@@ -121,8 +135,7 @@ class Filling:
 
     def _hindsight(self, count: int, part: int) -> list[DesignedBatch]:
         """`count` batches of reservoirs, the rotations taking turns; those of classical strategies
-        in part 0: they look through a detector of the base, as to that of all labelled images a
-        reservoir holds nothing new.
+        in part 0.
         """
         drawn = []
         for at, division in enumerate(self._divisions):
@@ -136,10 +149,7 @@ class Filling:
                 self._query, split=split, spec=replace(self._query.spec, budget=division.size)
             )
             rng = stream(self._seed, Purpose.DESIGN, part + 1, at)
-            picks: dict[str, IntArray] = {}
-            if share and part == 0 and self._spec.design == "tilted":
-                own = self._crew.observed(division.base, tuple(self._query.split.labelled))
-                picks = self._classical(replace(query, observation=own))
+            picks = self._classical(query) if part == 0 else {}
             drawn.append(
                 [
                     replace(one, source="hindsight", rotation=at + 1)

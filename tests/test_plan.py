@@ -37,22 +37,24 @@ SPEC = ExperimentSpec(
 
 
 def test_hours_are_steps_times_seconds_times_trainings() -> None:
-    """A detector and a proxy take 2 h each; five proxies, two at once, take three turns."""
+    """A detector and a proxy take 2 h each, and each of two bases has a detector; five proxies, two
+    at once, take three turns.
+    """
     made = plan.plan(SPEC, SECONDS, UNKNOWN, with_table=True)
     assert (made.detector_hours, made.proxy_hours) == (2.0, 2.0)
-    assert [one.device_hours for one in made.cycles] == [14.0, 14.0]
-    assert [one.wall_hours for one in made.cycles] == [10.0, 10.0]
-    assert (made.trainings, made.device_hours, made.wall_hours) == (14, 28.0, 20.0)
+    assert [one.device_hours for one in made.cycles] == [18.0, 18.0]
+    assert [one.wall_hours for one in made.cycles] == [14.0, 14.0]
+    assert (made.trainings, made.device_hours, made.wall_hours) == (18, 36.0, 28.0)
     assert made.iterations == 300
 
 
 def test_proposed_batches_and_detectors_of_bases_cost_trainings() -> None:
-    """Three more proxies and two more detectors a cycle, 2 h each."""
-    table = replace(SPEC.cycle.table, online=3, start="detector", rotations=2)
+    """Three more proxies and one more detector a cycle, 2 h each."""
+    table = replace(SPEC.cycle.table, online=3, rotations=3)
     spec = replace(SPEC, cycle=replace(SPEC.cycle, table=table))
     made = plan.plan(spec, SECONDS, UNKNOWN, with_table=True)
-    assert [one.device_hours for one in made.cycles] == [24.0, 24.0]
-    assert (made.cycles[0].fits, made.cycles[0].proxies) == (4, 8)
+    assert [one.device_hours for one in made.cycles] == [26.0, 26.0]
+    assert (made.cycles[0].fits, made.cycles[0].proxies) == (5, 8)
 
 
 def test_labels_grow_by_the_budget() -> None:

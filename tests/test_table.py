@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from mgral_service.domain.boxes import PoolObservation
+from mgral_service.domain.boxes import Detections
 from mgral_service.domain.errors import TooFewRecords
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import NOTHING, ProxyTrainer, Query, QueryStrategy, Weights
@@ -20,7 +20,7 @@ from mgral_service.domain.records import (
 )
 from mgral_service.domain.specs import AgentSpec, CycleSpec, TableSpec
 from mgral_service.strategies import STRATEGIES
-from mgral_service.table import Filling
+from mgral_service.table import Filling, out_of_fold
 from tests.doubles import CLASSES, FakeProxies, ids, observation
 
 NAMES = ids(70)
@@ -48,7 +48,9 @@ class Ledger:
 
 
 class Crew:
-    """Doubles; `fitted` are the bases that weights were asked for."""
+    """Doubles; `fitted` are the bases that weights were asked for, `observers` those of
+    detections, with the images.
+    """
 
     def __init__(self, proxies: ProxyTrainer) -> None:
         self.proxies = proxies
@@ -62,9 +64,9 @@ class Crew:
         self.fitted.append(tuple(base))
         return {"weight": np.array([float(len(base))])}
 
-    def observed(self, base: Sequence[str], ids: Sequence[str]) -> PoolObservation:
+    def detections(self, base: Sequence[str], ids: Sequence[str]) -> Detections:
         self.observers.append((tuple(base), tuple(ids)))
-        return observation(ids)
+        return observation(ids, seed=1).detections
 
 
 class BlindProxies(FakeProxies):
@@ -119,13 +121,30 @@ def test_a_surrogate_that_means_nothing_leaves_the_table_to_hindsight() -> None:
     assert len({(one.rotation, frozenset(one.batch)) for one in with_labels}) == 16
 
 
+def test_every_labelled_image_is_seen_by_a_detector_that_was_not_fitted_to_it() -> None:
+    crew = Crew(FakeProxies())
+    seen = out_of_fold(SPEC, LABELLED, SEEN, crew)
+    assert [base for base, _ in crew.observers] == list(filling(Ledger()).bases[1:])
+    assert sorted(name for _, names in crew.observers for name in names) == sorted(LABELLED)
+    assert not any(set(base) & set(names) for base, names in crew.observers)
+    assert seen.ids == NAMES
+    assert seen.embeddings is SEEN.embeddings
+    for names, whole in ((POOL, SEEN), (crew.observers[0][1], observation(NAMES, seed=1))):
+        found, expected = seen.detections.subset(names), whole.detections.subset(names)
+        assert found.scores.tolist() == expected.scores.tolist()
+        assert found.boxes.tolist() == expected.boxes.tolist()
+
+
+def test_without_hindsight_nothing_is_seen_twice() -> None:
+    crew = Crew(FakeProxies())
+    seen = out_of_fold(with_source("semi_supervised"), LABELLED, SEEN, crew)
+    assert not crew.observers
+    assert seen.detections.scores.tolist() == SEEN.detections.scores.tolist()
+
+
 def test_classical_strategies_are_tried_in_every_rotation() -> None:
-    """They look through a detector that has not seen the images they choose from."""
-    ledger, crew = Ledger(), Crew(FakeProxies())
-    made = filling(ledger, with_source("hindsight"), crew)
-    made.fill()
-    assert [base for base, _ in crew.observers] == list(made.bases[1:])
-    assert all(set(ids) == set(LABELLED) for _, ids in crew.observers)
+    ledger = Ledger()
+    filling(ledger, with_source("hindsight")).fill()
     for rotation in (1, 2):
         designs = {one.design for one in ledger.records() if one.rotation == rotation}
         assert designs >= {"entropy", "entropy_sum", "class_balance", "uniform", "tilted"}
@@ -136,15 +155,8 @@ def test_a_restart_with_all_records_fits_no_detector() -> None:
     filling(ledger).fill()
     before = dict(ledger.kept)
     filling(ledger, crew=crew).fill()
-    assert not crew.observers
     assert not crew.fitted
     assert ledger.kept == before
-
-
-def test_a_table_without_hindsight_fits_no_detector_for_it() -> None:
-    crew = Crew(FakeProxies())
-    filling(Ledger(), with_source("semi_supervised"), crew).fill()
-    assert not crew.observers
 
 
 def test_what_a_ridge_chooses_is_tried_in_every_rotation() -> None:

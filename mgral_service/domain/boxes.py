@@ -4,8 +4,8 @@ image.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -27,6 +27,17 @@ def _rows_of(
     rows = np.flatnonzero(new_image >= 0)
     rows = rows[np.argsort(new_image[rows], kind="stable")]
     return kept, rows, new_image[rows]
+
+
+def _joined(parts: Sequence[tuple[tuple[str, ...], IntArray]]) -> tuple[tuple[str, ...], IntArray]:
+    """All ids, and each row's position among them; ValueError if an id is in two parts."""
+    ids = tuple(name for names, _ in parts for name in names)
+    if len(set(ids)) != len(ids):
+        raise ValueError("what is to be joined shares image ids")
+    offsets = np.cumsum([0, *(len(names) for names, _ in parts[:-1])])
+    return ids, np.concatenate(
+        [image + offset for (_, image), offset in zip(parts, offsets, strict=True)]
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,15 +82,10 @@ class Annotations:
         some = list(parts)
         if not some:
             return Annotations.empty()
-        ids = tuple(name for part in some for name in part.ids)
-        if len(set(ids)) != len(ids):
-            raise ValueError("annotations to join share image ids")
-        offsets = np.cumsum([0, *(len(part.ids) for part in some[:-1])])
+        ids, image = _joined([(part.ids, part.image) for part in some])
         return Annotations(
             ids,
-            np.concatenate(
-                [part.image + offset for part, offset in zip(some, offsets, strict=True)]
-            ),
+            image,
             np.concatenate([part.boxes for part in some]),
             np.concatenate([part.labels for part in some]),
             np.concatenate([part.ignore for part in some]),
@@ -112,6 +118,20 @@ class Detections:
             kept, image, self.boxes[rows], self.labels[rows], self.scores[rows], self.probs[rows]
         )
 
+    @staticmethod
+    def concat(parts: Iterable[Detections]) -> Detections:
+        """All images of `parts`, one or more, whose ids must not overlap."""
+        some = list(parts)
+        ids, image = _joined([(part.ids, part.image) for part in some])
+        return Detections(
+            ids,
+            image,
+            np.concatenate([part.boxes for part in some]),
+            np.concatenate([part.labels for part in some]),
+            np.concatenate([part.scores for part in some]),
+            np.concatenate([part.probs for part in some]),
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PoolObservation:
@@ -139,3 +159,9 @@ class PoolObservation:
             self.detections.subset(kept),
             {name: column[rows] for name, column in self.columns.items()},
         )
+
+    def with_detections(self, parts: Sequence[Detections]) -> PoolObservation:
+        """The same with other detections of some of its images."""
+        other = {name for part in parts for name in part.ids}
+        kept = self.detections.subset(name for name in self.ids if name not in other)
+        return replace(self, detections=Detections.concat([kept, *parts]).subset(self.ids))
