@@ -5,17 +5,21 @@ images, measured twice. A measurement, and a record of a table, is the mean of f
 with seeds of their own. Estimates: from tables of 16, 32 and 64 records, uniform or tilted,
 with batches of the pool without labels ("semi_supervised") or labelled batches with theirs
 ("hindsight"), read by each value model. "told" is how reliable the model calls itself, as a cycle's
-report does. "own" is a mark no table can be: how the held-out batches, once labelled,
-estimate each other, although they share images. The ceiling is what an estimate without fault would
-reach against a truth of that noise. Trainings are kept in `out/benchmarks`, so an interrupted run
-goes on; delete those of a table when the code of its design has changed.
+report does. "own" is a mark no table can be: how the held-out batches, once labelled, estimate each
+other, although they share images. The ceiling is what an estimate without fault would reach against
+a truth of that noise.
+
+Trainings are kept in a folder (`--kept`), so an interrupted run goes on; delete those of a table
+when the code of its design has changed. The table and the figure lie beside them.
+`--kept benchmarks/results/reward_fidelity` goes on from what the figures in README.md are of.
 `--quick`: 4 and 8 records, 6 batches, 2 steps.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -78,13 +82,13 @@ QUICK = Scale((4, 8), 3, 2, 1, DetectorSpec(steps=2))
 
 
 class KeptLedger:
-    """table.Ledger in a file of JSON lines."""
+    """table.Ledger in a file of JSON lines, without the sketches, which follow from the batches."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, sketch: Callable[[Sequence[str]], tuple[float, ...]]) -> None:
         self._file = file
         file.parent.mkdir(parents=True, exist_ok=True)
         kept = (codec.build(LookupRecord, line) for line in kept_lines(file))
-        self._records = {one.index: one for one in kept}
+        self._records = {one.index: replace(one, sketch=sketch(one.batch)) for one in kept}
 
     def progress(self, progress: Progress) -> None:
         print(f"\r{self._file.stem}: {progress.done} of {progress.total} ", end="", flush=True)
@@ -95,14 +99,14 @@ class KeptLedger:
     def keep_record(self, record: LookupRecord) -> None:
         self._records[record.index] = record
         with self._file.open("a", encoding="utf-8") as file:
-            file.write(codec.encode(record) + "\n")
+            file.write(codec.encode(replace(record, sketch=())) + "\n")
 
 
 class Site:
     """One world: its images, what a detector of the labelled ones saw, and the proxies' trainer."""
 
-    def __init__(self, name: str, scale: Scale, device: str) -> None:
-        self.name, self.scale, self.device = name, scale, device
+    def __init__(self, name: str, scale: Scale, device: str, kept: Path = OUT) -> None:
+        self.name, self.scale, self.device, self._kept = name, scale, device, kept
         self.world: World = world(WORLDS[name], scale.detector, LABELLED, device)
         data = self.world.data
         every = {*data.labelled, *data.scoring}
@@ -117,6 +121,8 @@ class Site:
             [*self.world.labelled, *self.pool], lambda progress: None
         )
         self._unlearnt: PoolObservation | None = None
+        self._points = transport.standardise(self.seen.embeddings)
+        self._place = {name: at for at, name in enumerate(self.seen.ids)}
         whole = TableSpec(
             steps=scale.steps, objective="csd", views=4, online=0, repeats=scale.repeats
         )
@@ -157,6 +163,12 @@ class Site:
             self._unlearnt = out_of_fold(spec, self.world.labelled, self.seen, self)
         return self._unlearnt if source == "hindsight" and self._unlearnt else self.seen
 
+    def places(self, batch: Sequence[str]) -> IntArray:
+        return np.array([self._place[name] for name in batch], dtype=np.int64)
+
+    def sketch(self, batch: Sequence[str]) -> tuple[float, ...]:
+        return tuple(transport.batch_sketch(self._points, self.places(batch)).tolist())
+
     @property
     def split(self) -> PoolSplit:
         return PoolSplit(dict.fromkeys(self.world.labelled, 0), self.pool, self.world.scoring)
@@ -164,7 +176,7 @@ class Site:
     def ledger(self, what: str) -> KeptLedger:
         told = f"{self.scale}|{self.table}|{self.name}|{self.device}"
         digest = hashlib.sha256(told.encode()).hexdigest()[:8]
-        return KeptLedger(OUT / f"{self.name}-{what}-{digest}.jsonl")
+        return KeptLedger(self._kept / f"{self.name}-{what}-{digest}.jsonl", self.sketch)
 
 
 def local(detector: DetectorSpec, table: TableSpec, place: World, device: str) -> ProxyTrainer:
@@ -184,24 +196,52 @@ def local(detector: DetectorSpec, table: TableSpec, place: World, device: str) -
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which parts are measured, and where trainings are kept."""
+
+    worlds: Sequence[str]
+    sources: Sequence[Source]
+    scale: Scale
+    folder: Path
+
+    def lines(self) -> Iterator[tuple[Source, str, Model]]:
+        return product(self.sources, DESIGNS, MODELS)
+
+
+def own_flags() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--world", nargs="+", choices=tuple(WORLDS), help="default: all")
+    parser.add_argument("--source", nargs="+", choices=SOURCES, help="default: all")
+    parser.add_argument("--kept", type=Path, help="default: out/benchmarks/reward_fidelity")
+    return parser
+
+
 def measure(options: Options) -> Figures:
-    scale = QUICK if options.quick else Scale()
+    flags = options.own
+    asked = Asked(
+        flags["world"] or tuple(WORLDS),
+        flags["source"] or SOURCES,
+        QUICK if options.quick else Scale(),
+        flags["kept"] or OUT,
+    )
     figures: dict[str, float] = {}
     ray: AbstractContextManager[None] = nullcontext()
     if find_spec("ray") is not None and options.device == "cpu":
         ray = cluster()
     with ray:
-        for name in WORLDS:
-            site = Site(name, scale, options.device)
+        for name in asked.worlds:
+            site = Site(name, asked.scale, options.device, asked.folder)
             batches, truth = held_out(site)
             tables: dict[tuple[Source, str], LookupTable] = {
                 (source, kind): table_of(site, source, kind)
-                for source, kind in product(SOURCES, DESIGNS)
+                for source, kind in product(asked.sources, DESIGNS)
             }
             figures |= compared(site, batches, truth, tables) | own(site, batches, truth)
     best = max((key for key in figures if key.endswith("_all_spearman")), key=figures.__getitem__)
     print(f"\nbest: {best}")
-    draw(figures, scale)
+    (asked.folder / "table.md").write_text(tabled(figures, asked), "utf-8")
+    draw(figures, asked)
     return {
         **figures,
         "spearman_best": figures[best],
@@ -211,7 +251,6 @@ def measure(options: Options) -> Figures:
 
 def held_out(site: Site) -> tuple[dict[str, list[IntArray]], dict[str, FloatArray]]:
     """By design: batches as positions, and their scores [batches, MEASURED] once labelled."""
-    place = {name: at for at, name in enumerate(site.seen.ids)}
     drawn: list[DesignedBatch] = []
     for turn, kind in enumerate(DESIGNS):
         drawn += design.draw(
@@ -241,7 +280,7 @@ def held_out(site: Site) -> tuple[dict[str, list[IntArray]], dict[str, FloatArra
                 "truth",
                 result.index,
                 one.batch,
-                (0.0,),
+                (),
                 result.score,
                 seeds[result.index % MEASURED],
                 result.seconds,
@@ -251,7 +290,7 @@ def held_out(site: Site) -> tuple[dict[str, list[IntArray]], dict[str, FloatArra
         ledger.progress(Progress("truth", len(ledger.records()), len(specs)))
     scores = np.array([one.score for one in ledger.records()]).reshape(-1, MEASURED)
     half = site.scale.held_out
-    rows = [np.array([place[name] for name in one.batch], dtype=np.int64) for one in drawn]
+    rows = [site.places(one.batch) for one in drawn]
     return (
         {"uniform": rows[:half], "tilted": rows[half:]},
         {"uniform": scores[:half], "tilted": scores[half:]},
@@ -311,23 +350,14 @@ def own(
     site: Site, batches: Mapping[str, list[IntArray]], truth: Mapping[str, FloatArray]
 ) -> dict[str, float]:
     """The held-out batches as a table, each estimated from all others."""
-    points = transport.standardise(site.seen.embeddings)
+    drawn = [
+        (kind, tuple(site.seen.ids[at] for at in batch), float(scores.mean()))
+        for kind in DESIGNS
+        for batch, scores in zip(batches[kind], truth[kind], strict=True)
+    ]
     records = [
-        LookupRecord(
-            "own",
-            index,
-            tuple(site.seen.ids[at] for at in batch),
-            tuple(transport.batch_sketch(points, batch).tolist()),
-            score,
-            FIRST_SEED,
-            0.0,
-            kind,
-        )
-        for index, (kind, batch, score) in enumerate(
-            (kind, batch, float(scores.mean()))
-            for kind in DESIGNS
-            for batch, scores in zip(batches[kind], truth[kind], strict=True)
-        )
+        LookupRecord("own", index, batch, site.sketch(batch), score, FIRST_SEED, 0.0, kind)
+        for index, (kind, batch, score) in enumerate(drawn)
     ]
     table = LookupTable.of(records, site.seen.ids)
     figures: dict[str, float] = {}
@@ -372,21 +402,37 @@ def fitted(site: Site, table: LookupTable, model: Model, seen: PoolObservation) 
     return made
 
 
-def draw(figures: Mapping[str, float], scale: Scale) -> None:
+def tabled(figures: Mapping[str, float], asked: Asked) -> str:
+    """Spearman of estimates and all held-out batches, in brackets what the model tells of itself;
+    a row for each table, a column for each of its sizes.
+    """
+    sizes = asked.scale.records
+    head = "| world | source | design | value model |" + "".join(f" {one} |" for one in sizes)
+    rows = [head, "| --- | --- | --- | --- |" + " ---: |" * len(sizes)]
+    for world_name in asked.worlds:
+        for source, kind, model in asked.lines():
+            names = [f"{world_name}_{source}_{kind}_{size}_{model}" for size in sizes]
+            cells = [
+                f"{figures[f'{one}_all_spearman']:.2f} ({figures[f'{one}_told']:.2f})"
+                for one in names
+            ]
+            rows.append("| " + " | ".join([world_name, source, kind, model, *cells]) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def draw(figures: Mapping[str, float], asked: Asked) -> None:
     """A panel for each world and kind of held-out batch: Spearman over the size of the table."""
-    figure = Figure(figsize=(12, 7), layout="constrained")
-    axes = figure.subplots(len(WORLDS), 3, sharey=True, squeeze=False)
-    for row, name in enumerate(WORLDS):
+    worlds, sizes = asked.worlds, asked.scale.records
+    figure = Figure(figsize=(12, 1 + 3 * len(worlds)), layout="constrained")
+    axes = figure.subplots(len(worlds), 3, sharey=True, squeeze=False)
+    for row, name in enumerate(worlds):
         for column, kind in enumerate(("uniform", "tilted", "all")):
             panel = axes[row][column]
-            for source, design_of, model in product(SOURCES, DESIGNS, MODELS):
-                line = [
-                    figures[f"{name}_{source}_{design_of}_{records}_{model}_{kind}_spearman"]
-                    for records in scale.records
-                ]
+            for source, design_of, model in asked.lines():
+                tables = [f"{name}_{source}_{design_of}_{size}_{model}" for size in sizes]
                 panel.plot(
-                    scale.records,
-                    line,
+                    sizes,
+                    [figures[f"{one}_{kind}_spearman"] for one in tables],
                     marker="o" if design_of == "tilted" else "x",
                     linestyle="-" if source == "hindsight" else ":",
                     color=f"C{MODELS.index(model)}",
@@ -398,9 +444,10 @@ def draw(figures: Mapping[str, float], scale: Scale) -> None:
             panel.set_xlabel("records of the table")
         axes[row][0].set_ylabel("Spearman, estimate and truth")
     axes[0][2].legend(fontsize=6)
-    OUT.mkdir(parents=True, exist_ok=True)
-    figure.savefig(OUT / "reward_fidelity.png", dpi=120)
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(asked.folder / "reward_fidelity.png", dpi=120)
 
 
 if __name__ == "__main__":
-    main("reward_fidelity", "value models against batches' labels: 120 labelled + 40", measure)
+    words = "value models against batches' labels: 120 labelled + 40"
+    main("reward_fidelity", words, measure, own=own_flags())

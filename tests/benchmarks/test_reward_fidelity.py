@@ -1,7 +1,10 @@
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from benchmarks.reward_fidelity import ceiling, thinned
+from benchmarks.reward_fidelity import QUICK, Asked, KeptLedger, ceiling, tabled, thinned
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.records import LookupRecord
 
@@ -27,3 +30,29 @@ def test_a_thinned_table_keeps_records_from_end_to_end() -> None:
     assert few.indices.tolist() == [0, 4, 7]
     assert [batch.tolist() for batch in few.batches] == [[0], [4], [7]]
     assert few.scores == pytest.approx([0.0, 0.4, 0.7])
+
+
+def test_records_are_kept_without_the_sketches_that_follow_from_them(tmp_path: Path) -> None:
+    def sketch(batch: Sequence[str]) -> tuple[float, ...]:
+        return (float(len(batch)),)
+
+    record = LookupRecord("c", 3, ("a", "b"), (2.0,), 0.1, 0, 1.0, "tilted")
+    file = tmp_path / "kept" / "table.jsonl"
+    KeptLedger(file, sketch).keep_record(record)
+    assert "2.0" not in file.read_text()
+    with file.open("a") as torn:
+        torn.write('{"cycle": "c", "in')
+    assert KeptLedger(file, sketch).records() == (record,)
+
+
+def test_the_table_has_a_line_for_each_way_to_fill_one(tmp_path: Path) -> None:
+    asked = Asked(("digits",), ("hindsight",), QUICK, tmp_path)
+    figures = {}
+    for at, (source, kind, model) in enumerate(asked.lines()):
+        for size in QUICK.records:
+            name = f"digits_{source}_{kind}_{size}_{model}"
+            figures |= {f"{name}_all_spearman": 0.1 * at, f"{name}_told": -0.5}
+    head, _, *rows = tabled(figures, asked).splitlines()
+    assert head == "| world | source | design | value model | 4 | 8 |"
+    assert len(rows) == 6
+    assert rows[1] == "| digits | hindsight | uniform | ridge | 0.10 (-0.50) | 0.10 (-0.50) |"
