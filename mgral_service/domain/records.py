@@ -321,18 +321,26 @@ class Trial:
     """How a strategy fared where it was tried: in records of batches that it chose.
 
     gain: mean over those records of what each measured less its `level`, a fraction of mAP;
-    earlier: how many of them are of earlier cycles.
+    earlier: how many of them are of earlier cycles; spread: standard deviation of a record.
     """
 
     name: str
     records: int
     gain: float
     earlier: int = 0
+    spread: float = 0.0
 
     @property
     def expected(self) -> float:
         """The gain as if one record more had gained nothing."""
         return self.gain * self.records / (self.records + 1)
+
+    @property
+    def safe(self) -> float:
+        """The expected gain less its standard error: a strategy that differs from uniform by luck
+        alone seldom has one above zero (the one-standard-error rule; Breiman et al. 1984).
+        """
+        return self.expected - self.spread / float((self.records + 1) ** 0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +356,7 @@ class Evidence:
     words: tuple[str, ...]  # the same, in sentences
     fidelity: Reliability | None = None  # of records without labels, where some had a twin with
     online: int = 0  # records of batches that the agent proposed while it learned
-    trials: tuple[Trial, ...] = ()  # highest expected gain first
+    trials: tuple[Trial, ...] = ()  # highest safe gain first
 
 
 @dataclass(frozen=True, slots=True, eq=False)

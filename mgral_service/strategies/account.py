@@ -110,13 +110,22 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
     elif spec.when_uninformed != BEST_CLASSICAL:
         because = f"So {spoken(winner)} chose, as when_uninformed = {winner!r} says."
     else:
-        because = (
-            f"So {spoken(winner)} chose, of the classical strategies the one that did best where "
-            "they were tried."
-            if best_classical(evidence.trials)
-            else f"Classical strategies were not tried; so {spoken(winner)} chose."
-        )
+        because = _of_classical(evidence, winner)
     return f"{verdict} {because}"
+
+
+def _of_classical(evidence: Evidence, winner: str) -> str:
+    if not evidence.trials:
+        return f"Classical strategies were not tried; so {spoken(winner)} chose."
+    if best_classical(evidence.trials) is None:
+        return (
+            "No classical strategy gained more than its standard error where they were tried; "
+            f"so {spoken(winner)} chose."
+        )
+    return (
+        f"So {spoken(winner)} chose, of the classical strategies the one that did best where "
+        "they were tried."
+    )
 
 
 def _trials(evidence: Evidence) -> str:

@@ -41,6 +41,7 @@ from mgral_service.strategies.proposals import Proposals
 from mgral_service.strategies.reasons import explain
 from mgral_service.strategies.trials import (
     RIDGE,
+    UNPROVEN,
     best_classical,
     outdone,
     trials,
@@ -199,7 +200,7 @@ def _fallback(spec: CycleSpec, tried: Sequence[Trial]) -> str:
     if spec.when_uninformed != BEST_CLASSICAL:
         return spec.when_uninformed
     best = best_classical(tried)
-    return best.name if best else _UNTRIED
+    return best.name if best else UNPROVEN if tried else _UNTRIED
 
 
 def _table_of(query: Query) -> LookupTable:

@@ -17,6 +17,7 @@ from mgral_service.domain.ridge import Ridge
 from mgral_service.strategies.view import PoolView
 
 RIDGE = "ridge"
+UNPROVEN = "uniform"  # chooses where no classical strategy gained more than luck gives
 
 
 def unseen_choices(
@@ -39,18 +40,21 @@ def trials(
     points: Sequence[TablePoint], names: Collection[str], earlier: Sequence[TablePoint] = ()
 ) -> tuple[Trial, ...]:
     """Of the strategies `names` that records which count are of, those of earlier cycles alike;
-    highest expected gain first, ties by name. None unless there are two: a lone one was compared
-    with no other.
+    highest safe gain first, ties by name. None unless there are two: a lone one was compared with
+    no other.
     """
     before, now = _gains(earlier, names), _gains(points, names)
+    counted = [one.measured - one.level for one in points if one.weight > 0]
+    spread = (sum(gain**2 for gain in counted) / max(len(counted), 1)) ** 0.5
     found = []
     for name in names:
         gains = before[name] + now[name]
         if gains:
-            found.append(Trial(name, len(gains), sum(gains) / len(gains), len(before[name])))
+            mean = sum(gains) / len(gains)
+            found.append(Trial(name, len(gains), mean, len(before[name]), spread))
     if len(found) < 2:
         return ()
-    return tuple(sorted(found, key=lambda one: (-one.expected, one.name)))
+    return tuple(sorted(found, key=lambda one: (-one.safe, one.name)))
 
 
 def _gains(points: Sequence[TablePoint], names: Collection[str]) -> dict[str, list[float]]:
@@ -62,16 +66,14 @@ def _gains(points: Sequence[TablePoint], names: Collection[str]) -> dict[str, li
 
 
 def outdone(tried: Sequence[Trial]) -> tuple[Trial, Trial] | None:
-    """The ridge's trial and that of the classical strategy which was expected to gain most, if
-    that is more.
-    """
+    """The ridge's trial and that of the best classical strategy, if it did better."""
     ridge = next((one for one in tried if one.name == RIDGE), None)
     best = best_classical(tried)
-    if ridge is None or best is None or best.expected <= ridge.expected:
+    if ridge is None or best is None or best.safe <= ridge.safe:
         return None
     return ridge, best
 
 
 def best_classical(tried: Sequence[Trial]) -> Trial | None:
-    """The first that is not the ridge's."""
-    return next((one for one in tried if one.name != RIDGE), None)
+    """The first that is not the ridge's, if it gained more than luck gives."""
+    return next((one for one in tried if one.name != RIDGE and one.safe > 0), None)

@@ -1,7 +1,7 @@
 import pytest
 
 from mgral_service.domain.records import TablePoint
-from mgral_service.strategies.trials import trials
+from mgral_service.strategies.trials import best_classical, trials
 
 
 def point(design: str, gain: float, weight: float = 1.0) -> TablePoint:
@@ -13,6 +13,19 @@ def test_the_mean_of_many_records_counts_more_than_one_lucky_record() -> None:
     first, second = trials(points, ("uniform", "coreset", "entropy"))
     assert (first.name, first.records, second.name) == ("entropy", 4, "coreset")
     assert [first.gain, first.expected, second.expected] == pytest.approx([0.02, 0.016, 0.015])
+
+
+def test_what_luck_may_have_given_is_not_safe() -> None:
+    """Records spread by 0.03; three that gained 0.04 are beyond one standard error, one is not."""
+    points = [point("tilted", 0.03), point("tilted", -0.03)] * 50
+    few = [*points, point("entropy", 0.04), point("coreset", 0.01)]
+    assert best_classical(trials(few, ("entropy", "coreset"))) is None
+    many = [*few, point("entropy", 0.04), point("entropy", 0.04)]
+    best = best_classical(trials(many, ("entropy", "coreset")))
+    assert best is not None
+    assert best.name == "entropy"
+    assert best.spread == pytest.approx(0.03, abs=0.001)
+    assert best.safe == pytest.approx(0.03 - best.spread / 2)
 
 
 def test_records_that_do_not_count_are_no_trial() -> None:
