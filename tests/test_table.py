@@ -151,10 +151,12 @@ def test_classical_strategies_are_tried_in_every_rotation() -> None:
 
 
 def test_a_restart_with_all_records_fits_no_detector() -> None:
-    ledger, crew = Ledger(), Crew(FakeProxies())
-    filling(ledger).fill()
+    ledger, first, crew = Ledger(), Crew(FakeProxies()), Crew(FakeProxies())
+    spec = replace(SPEC, table=replace(SPEC.table, start="detector"))
+    filling(ledger, spec, first).fill()
+    assert first.fitted
     before = dict(ledger.kept)
-    filling(ledger, crew=crew).fill()
+    filling(ledger, spec, crew).fill()
     assert not crew.fitted
     assert ledger.kept == before
 

@@ -337,8 +337,8 @@ class Trial:
 
     @property
     def safe(self) -> float:
-        """The expected gain less its standard error: a strategy that differs from uniform by luck
-        alone seldom has one above zero (the one-standard-error rule; Breiman et al. 1984).
+        """The expected gain less its standard error (the one-standard-error rule; Breiman et al.
+        1984): above zero by luck alone for about one strategy in eight.
         """
         return self.expected - self.spread / float((self.records + 1) ** 0.5)
 

@@ -41,7 +41,6 @@ from mgral_service.strategies.proposals import Proposals
 from mgral_service.strategies.reasons import explain
 from mgral_service.strategies.trials import (
     RIDGE,
-    UNPROVEN,
     best_classical,
     outdone,
     trials,
@@ -54,6 +53,7 @@ _POLICY = "policy."  # prefix of the weights in Choice.agent
 _ORDER, _VALUES = "ridge.order", "ridge.values"  # [U] of the ridge's ranking of unlabelled images
 _SEEDS = 2**63 - 1
 _UNTRIED = "entropy_coreset"  # chooses where no two classical strategies were tried
+_UNPROVEN = "uniform"  # where they were, and none gained more than its standard error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -200,7 +200,9 @@ def _fallback(spec: CycleSpec, tried: Sequence[Trial]) -> str:
     if spec.when_uninformed != BEST_CLASSICAL:
         return spec.when_uninformed
     best = best_classical(tried)
-    return best.name if best else UNPROVEN if tried else _UNTRIED
+    if best:
+        return best.name
+    return _UNPROVEN if tried else _UNTRIED
 
 
 def _table_of(query: Query) -> LookupTable:

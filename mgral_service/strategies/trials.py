@@ -17,7 +17,6 @@ from mgral_service.domain.ridge import Ridge
 from mgral_service.strategies.view import PoolView
 
 RIDGE = "ridge"
-UNPROVEN = "uniform"  # chooses where no classical strategy gained more than luck gives
 
 
 def unseen_choices(
