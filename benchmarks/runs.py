@@ -43,7 +43,12 @@ from mgral_service.strategies import STRATEGIES
 from mgral_service.strategies.trials import RIDGE
 
 SCORING_SHARE = 0.25  # of the training images
-DATA = {"digits": "", "vehicles": "vehicles_openimages"}  # folder; "": generated
+DATA = {  # folder; "": generated
+    "digits": "",
+    "vehicles": "vehicles_openimages",
+    "bccd": "bccd",
+    "chess_pieces": "chess_pieces",
+}
 
 
 @dataclass(frozen=True, slots=True)

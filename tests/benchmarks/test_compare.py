@@ -13,6 +13,7 @@ from benchmarks.compare import WORLDS, Kept, World, as_printed, own_flags, play,
 from benchmarks.curves import Point
 from benchmarks.runs import Job
 from mgral_service.domain.ports import Weights
+from mgral_service.domain.records import TablePoint
 from mgral_service.domain.specs import AgentSpec, CycleSpec, DetectorSpec, TableSpec
 
 TINY = World("digits", 6, 4, 2, 2)
@@ -126,6 +127,23 @@ def test_what_was_bought_is_handed_on(tmp_path: Path) -> None:
     points = played(Inline(), tmp_path / "kept.jsonl")
     (last,) = [one for one in points if one.strategy == "coreset" and one.seed + one.cycle == 3]
     assert last.batch[0] == "coreset10"
+
+
+def test_what_was_tried_is_handed_on_by_the_file_too(tmp_path: Path) -> None:
+    class Trying(Inline):
+        def __call__(self, job: Job, weights: Weights | None) -> "Future[tuple[Point, Weights]]":
+            tried = (TablePoint(job.cycle, "entropy", 0.3, 0.2, 1.0),) * (job.cycle > 0)
+            assert [one.index for one in job.earlier] == list(range(1, job.cycle))
+            point, weights = super().__call__(job, weights).result()
+            future: Future[tuple[Point, Weights]] = Future()
+            future.set_result((replace(point, tried=tried), {}))
+            return future
+
+    short = replace(TINY, seeds=1)
+    play(replace(short, cycles=1), ("uniform",), "cpu", Trying(), 1, Kept(tmp_path / "kept.jsonl"))
+    submit = Trying()
+    play(replace(short, cycles=3), ("uniform",), "cpu", submit, 1, Kept(tmp_path / "kept.jsonl"))
+    assert [cycle for _, cycle, _ in submit.done] == [2, 3]
 
 
 def test_an_interrupted_comparison_goes_on_and_a_finished_one_repeats_nothing(
