@@ -42,6 +42,7 @@ COMPARED = (
     REFERENCE,
     "entropy",
     "entropy_sum",
+    "entropy_max",
     "coreset",
     "entropy_coreset",
     "class_balance",
@@ -102,8 +103,8 @@ WORLDS = {
     for one in (
         World("digits", 40, 20, 4, 5),
         World("vehicles", 40, 40, 3, 3),
-        World("bccd", 40, 20, 3, 3),
-        World("chess_pieces", 40, 20, 3, 3),
+        World("bccd", 40, 20, 3, 2),
+        World("chess_pieces", 40, 20, 3, 2),
     )
 }
 ASKED = ("digits", "vehicles")  # the others are where rules are made

@@ -316,12 +316,16 @@ class TablePoint:
     level: float = 0.0
 
 
+ELSEWHERE = 2  # records that what a strategy gained on other pools counts for: those of a cycle
+
+
 @dataclass(frozen=True, slots=True)
 class Trial:
     """How a strategy fared where it was tried: in records of batches that it chose.
 
-    gain: mean over those records of what each measured less its `level`, a fraction of mAP;
-    earlier: how many of them are of earlier cycles; spread: standard deviation of a record.
+    gain: mean over those records of what each measured less its `level`, a fraction of mAP, 0
+    without any; earlier: how many of them are of earlier cycles; spread: standard deviation of a
+    record; elsewhere: what the strategy gained over uniform on other pools
     """
 
     name: str
@@ -329,18 +333,22 @@ class Trial:
     gain: float
     earlier: int = 0
     spread: float = 0.0
+    elsewhere: float = 0.0
 
     @property
     def expected(self) -> float:
-        """The gain as if one record more had gained nothing."""
-        return self.gain * self.records / (self.records + 1)
+        """The gain as if ELSEWHERE records more had gained what the strategy did elsewhere: the
+        mean of a normal posterior.
+        """
+        told = self.gain * self.records + self.elsewhere * ELSEWHERE
+        return told / (self.records + ELSEWHERE)
 
     @property
     def safe(self) -> float:
         """The expected gain less its standard error (the one-standard-error rule; Breiman et al.
-        1984): above zero by luck alone for about one strategy in eight.
+        1984).
         """
-        return self.expected - self.spread / float((self.records + 1) ** 0.5)
+        return self.expected - self.spread / float((self.records + ELSEWHERE) ** 0.5)
 
 
 @dataclass(frozen=True, slots=True)

@@ -288,8 +288,8 @@ class CycleSpec:
     when_uninformed  what selects when the reward's reliability interval is not above zero, or what
                      it chose gained less than what a classical strategy chose, where both were
                      tried: a strategy that needs no reward, or "best_classical", the one of them
-                     whose own batches gained most among the records; if none gained more than its
-                     standard error, uniform
+                     expected to gain most, by its own batches among the records and by what it
+                     gained on other pools; if that is less than its standard error, uniform
     choice           "portfolio": the best of the agent's batch and its rivals', or when_uninformed;
                      "agent": always the agent's batch, as the paper has it
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mgral_service.domain.hindsight import LEAST_LABELLED
-from mgral_service.domain.records import Candidate, Evidence
+from mgral_service.domain.records import ELSEWHERE, Candidate, Evidence
 from mgral_service.domain.specs import BEST_CLASSICAL, CycleSpec
 from mgral_service.strategies.reasons import spoken
 from mgral_service.strategies.trials import best_classical, outdone
@@ -25,6 +25,7 @@ def tell(evidence: Evidence, spec: CycleSpec, winner: str) -> tuple[str, ...]:
             _fidelity(evidence),
             _honesty(evidence, spec, winner),
             _trials(evidence),
+            _expected(evidence),
             _portfolio(evidence, spec),
             _agent(evidence),
             _overlap(evidence, winner),
@@ -115,27 +116,37 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
 
 
 def _of_classical(evidence: Evidence, winner: str) -> str:
-    if not evidence.trials:
-        return f"Classical strategies were not tried; so {spoken(winner)} chose."
     if best_classical(evidence.trials) is None:
         return (
-            "No classical strategy gained more than its standard error where they were tried; "
+            "No classical strategy is expected to gain more than its standard error; "
             f"so {spoken(winner)} chose."
         )
     return (
-        f"So {spoken(winner)} chose, of the classical strategies the one that did best where "
-        "they were tried."
+        f"So {spoken(winner)} chose, of the classical strategies the one expected to gain most, "
+        "its standard error allowed for."
     )
 
 
 def _trials(evidence: Evidence) -> str:
-    told = ", ".join(
+    gained = ", ".join(
         f"{spoken(one.name)} {one.gain:+.4f} ({one.records} record{'s' * (one.records > 1)}"
         f"{f', {one.earlier} of earlier cycles' if one.earlier else ''})"
         for one in evidence.trials
+        if one.records
+    )
+    return gained and (
+        f"Batches that one strategy chose gained, over the other records of their kind: {gained}."
+    )
+
+
+def _expected(evidence: Evidence) -> str:
+    told = ", ".join(
+        f"{spoken(one.name)} {one.expected:+.4f} ± {one.expected - one.safe:.4f}"
+        for one in evidence.trials
     )
     return told and (
-        f"Batches that one strategy chose gained, over the other records of their kind: {told}."
+        f"With what each gained at least on other pools, as {ELSEWHERE} records more, they are "
+        f"expected to gain: {told}."
     )
 
 

@@ -52,8 +52,7 @@ AGENT = "agent"  # like RIDGE a winner that is no strategy of its own
 _POLICY = "policy."  # prefix of the weights in Choice.agent
 _ORDER, _VALUES = "ridge.order", "ridge.values"  # [U] of the ridge's ranking of unlabelled images
 _SEEDS = 2**63 - 1
-_UNTRIED = "entropy_coreset"  # chooses where no two classical strategies were tried
-_UNPROVEN = "uniform"  # where they were, and none gained more than its standard error
+_UNPROVEN = "uniform"  # chooses where no classical strategy is expected to gain more than its error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +106,7 @@ class Mgral:
         candidates = _valued(rankings, reward.model, spec.agent.caution)
         reliability = reward.model.reliability(np.random.default_rng(seeds.bootstrap))
         points = reward.points()
-        tried = trials(points, (RIDGE, *self._rivals), query.earlier)
+        tried = trials(points, self._rivals, query.earlier)
         winner = candidates[0].name
         if not reliability.informed or outdone(tried):
             winner = _fallback(spec, tried)
@@ -200,9 +199,7 @@ def _fallback(spec: CycleSpec, tried: Sequence[Trial]) -> str:
     if spec.when_uninformed != BEST_CLASSICAL:
         return spec.when_uninformed
     best = best_classical(tried)
-    if best:
-        return best.name
-    return _UNPROVEN if tried else _UNTRIED
+    return best.name if best else _UNPROVEN
 
 
 def _table_of(query: Query) -> LookupTable:

@@ -46,22 +46,32 @@ def test_a_wide_margin_is_no_tie() -> None:
 
 
 def test_an_uninformed_cycle_says_who_chose_instead() -> None:
-    told = words(low=-0.1, winner="entropy_coreset")
+    told = words(low=-0.1, winner="uniform")
     assert "carried no information this cycle" in told
-    assert "Classical strategies were not tried; so entropy and core-set distance chose" in told
+    assert "to gain more than its standard error; so uniform chance chose" in told
     assert "would have won" in told
     assert "shares 25 % of these images" in told
 
 
-def test_where_classical_strategies_were_tried_it_says_how_they_fared() -> None:
-    tried = (Trial("entropy_sum", 3, 0.03, earlier=2), Trial("uniform", 1, 0.01))
+def test_it_says_how_classical_strategies_fared_here_and_elsewhere() -> None:
+    tried = (
+        Trial("entropy_sum", 2, 0.03, 1, 0.01, 0.01),
+        Trial("uniform", 1, 0.01, spread=0.01),
+        Trial("coreset", 0, 0.0, spread=0.01, elsewhere=-0.01),
+    )
     silent = Reliability(2, 0.4, -0.1, 0.7)
     evidence = Evidence(silent, (AGENT,), HISTORY, TABLE, 0, 0.25, (), trials=tried)
     told = " ".join(tell(evidence, SPEC, "entropy_sum"))
     assert (
-        "summed entropy +0.0300 (3 records, 2 of earlier cycles), uniform chance +0.0100 (1" in told
+        "gained, over the other records of their kind: summed entropy +0.0300 (2 records, 1 of "
+        "earlier cycles), uniform chance +0.0100 (1 record)." in told
     )
-    assert "So summed entropy chose, of the classical strategies the one that did best" in told
+    assert (
+        "at least on other pools, as 2 records more, they are expected to gain: summed entropy "
+        "+0.0200 ± 0.0050, uniform chance +0.0033 ± 0.0058, core-set distance -0.0100 ± 0.0071."
+        in told
+    )
+    assert "So summed entropy chose, of the classical strategies the one expected to gain" in told
 
 
 def test_a_named_fallback_is_named() -> None:
