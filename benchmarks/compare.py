@@ -22,16 +22,18 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from benchmarks.curves import REFERENCE, Curves, Point, draw, table, write_csv
 from benchmarks.harness import HERE, Figures, Options, kept_lines, main
-from benchmarks.runs import Job, step
+from benchmarks.runs import Job, again, step
 from mgral_service import codec
 from mgral_service.domain.ports import Weights
 from mgral_service.domain.specs import AgentSpec, CycleSpec, DetectorSpec, TableSpec
@@ -159,18 +161,26 @@ def as_printed(spec: CycleSpec) -> CycleSpec:
 
 # --- all tasks ----------------------------------------------------------------------------------
 
-Submit = Callable[[Job, Weights | None], "Future[tuple[Point, Weights]]"]
+Submit = Callable[..., "Future[Any]"]
+"""A task and what it is given."""
 
 
 class Kept:
-    """Points in a file of JSON lines, by the key of their job."""
+    """Points in a file of JSON lines, by the key of their job.
+
+    more  AP50 of further detectors, by Job.key_after and which one
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._points: dict[str, Point] = {}
+        self.more: dict[tuple[str, int], float] = {}
         for told in kept_lines(file):
             key = told.pop("key")
-            self._points[key] = codec.build(Point, told)
+            if "turn" in told:
+                self.more[key, told["turn"]] = told["ap50"]
+            else:
+                self._points[key] = codec.build(Point, told)
 
     def get(self, job: Job) -> Point | None:
         found = self._points.get(job.key)
@@ -178,18 +188,25 @@ class Kept:
 
     def put(self, job: Job, point: Point) -> None:
         self._points[job.key] = point
+        self._write({"key": job.key, **asdict(point)})
+
+    def put_more(self, key: str, turn: int, ap50: float) -> None:
+        self.more[key, turn] = ap50
+        self._write({"key": key, "turn": turn, "ap50": ap50})
+
+    def _write(self, told: Mapping[str, Any]) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"key": job.key, **asdict(point)}) + "\n")
+            file.write(json.dumps(told) + "\n")
 
 
 def play(
     world: World, strategies: Sequence[str], device: str, submit: Submit, many: int, kept: Kept
-) -> list[Point]:
+) -> list[tuple[Job, Point]]:
     """Every strategy with every seed, all cycles; `many` tasks at once, earlier seeds first, so
     that a comparison that is cut short has whole seeds.
     """
-    points: list[Point] = []
+    played: list[tuple[Job, Point]] = []
     ready: list[tuple[Job, Weights | None]] = []
     waiting: dict[Future[tuple[Point, Weights]], Job] = {}
 
@@ -197,7 +214,7 @@ def play(
         """Note what is known, and make ready what comes after it."""
         found: Point | None = point
         while found is not None:
-            points.append(found)
+            played.append((job, found))
             if job.cycle == world.cycles:
                 return
             job = job.after(found)
@@ -221,7 +238,7 @@ def play(
         ready.sort(key=lambda one: (one[0].spec.seed, one[0].cycle))
         while ready and len(waiting) < many:
             job, weights = ready.pop(0)
-            waiting[submit(job, weights)] = job
+            waiting[submit(step, job, weights)] = job
         for done in wait(waiting, return_when=FIRST_COMPLETED).done:
             job = waiting.pop(done)
             point, weights = done.result()
@@ -229,7 +246,32 @@ def play(
             _tell(job, point)
             (go_on if job.cycle else open_runs)(job, point, weights)
     order = {name: at for at, name in enumerate(strategies)}
-    return sorted(points, key=lambda one: (order[one.strategy], one.seed, one.cycle))
+    return sorted(played, key=lambda one: (order[one[1].strategy], one[1].seed, one[1].cycle))
+
+
+def measure_again(
+    played: Sequence[tuple[Job, Point]], detectors: int, submit: Submit, kept: Kept
+) -> list[Point]:
+    """The points, each of so many detectors: one alone says little, as two batches of twenty that
+    share all but two images can differ by .05.
+    """
+    turns = range(1, detectors)
+    keys = [job.key_after(point.batch) for job, point in played]
+    tasks = {
+        (key, turn): (job, point.batch, turn)
+        for turn in turns
+        for key, (job, point) in zip(keys, played, strict=True)
+        if (key, turn) not in kept.more
+    }
+    waiting = {submit(again, *task): key for key, task in tasks.items()}
+    for number, done in enumerate(as_completed(waiting), start=1):
+        kept.put_more(*waiting[done], done.result())
+        end = "\n" * (number == len(waiting))
+        print(f"\r{number} of {len(waiting)} further detectors", end=end, file=sys.stderr)
+    return [
+        replace(point, more=tuple(kept.more[key, turn] for turn in turns))
+        for key, (_, point) in zip(keys, played, strict=True)
+    ]
 
 
 def _tell(job: Job, point: Point) -> None:
@@ -249,7 +291,7 @@ def tasks(local: bool, device: str) -> Iterator[tuple[Submit, int]]:
         many = (os.cpu_count() or 1) if device == "cpu" else 1
         pool = ProcessPoolExecutor(many, multiprocessing.get_context("spawn"))
         try:
-            yield lambda job, weights: pool.submit(step, job, weights), many
+            yield pool.submit, many
         finally:
             pool.shutdown(cancel_futures=True)
         return
@@ -259,9 +301,9 @@ def tasks(local: bool, device: str) -> Iterator[tuple[Submit, int]]:
 
     connect()
     found = ray.cluster_resources()
-    remote = ray.remote(num_cpus=1, num_gpus=float(device == "cuda"))(step)
+    remote = cache(ray.remote(num_cpus=1, num_gpus=float(device == "cuda")))
     many = int(found.get("CPU" if device == "cpu" else "GPU", 1))
-    yield lambda job, weights: remote.remote(job, weights).future(), many
+    yield lambda task, *given: remote(task).remote(*given).future(), many
 
 
 def own_flags() -> argparse.ArgumentParser:
@@ -271,6 +313,7 @@ def own_flags() -> argparse.ArgumentParser:
     parser.add_argument("--strategies", nargs="+", choices=(*STRATEGIES, "mgral-paper"))
     parser.add_argument("--seeds", type=int, help="how many")
     parser.add_argument("--cycles", type=int)
+    parser.add_argument("--detectors", type=int, default=1, help="that a point is the mean of")
     parser.add_argument("--kept", type=Path, help="default: out/benchmarks/compare.jsonl")
     parser.add_argument("--local", action="store_true", help="processes in place of Ray tasks")
     return parser
@@ -288,7 +331,8 @@ def measure(options: Options) -> Figures:
             world = WORLDS[name].quick if options.quick else WORLDS[name]
             seeds, cycles = own["seeds"] or world.seeds, own["cycles"] or world.cycles
             world = replace(world, seeds=seeds, cycles=cycles)
-            points = play(world, strategies, options.device, submit, many, kept)
+            played = play(world, strategies, options.device, submit, many, kept)
+            points = measure_again(played, own["detectors"], submit, kept)
             folder = file.parent / "compare" / f"{name}{'-quick' * options.quick}"
             figures |= write(name, points, folder)
     return figures
@@ -298,12 +342,15 @@ def write(name: str, points: Sequence[Point], folder: Path) -> dict[str, float]:
     """Curves, figure and table of a world into `folder`; its figures."""
     folder.mkdir(parents=True, exist_ok=True)
     curves = Curves(points)
-    summaries = [curves.summary(one) for one in curves.strategies]
     write_csv(points, folder / "curves.csv")
     draw(curves, name, folder / "curves.png")
-    (folder / "table.md").write_text(table(summaries, len(curves.seeds)), "utf-8")
-    figures = {f"{name}_seeds": float(len(curves.seeds)), f"{name}_cycles": curves.cycles - 1.0}
-    for one in summaries:
+    (folder / "table.md").write_text(table(curves), "utf-8")
+    figures = {
+        f"{name}_seeds": float(len(curves.seeds)),
+        f"{name}_cycles": curves.cycles - 1.0,
+        f"{name}_detectors": float(curves.detectors),
+    }
+    for one in map(curves.summary, curves.strategies):
         figures |= one.figures(f"{name}_{one.strategy.replace('-', '_')}")
     return figures
 

@@ -32,6 +32,7 @@ class Point:
     batch           ids bought in this cycle; counts: boxes of each class among them
     chosen_by       the strategy, or the winner of its portfolio
     tried           records of its table whose batches one strategy chose
+    more            AP50 of other detectors trained on the same images
     """
 
     world: str
@@ -48,6 +49,11 @@ class Point:
     counts: tuple[int, ...]
     chosen_by: str
     tried: tuple[TablePoint, ...] = ()
+    more: tuple[float, ...] = ()
+
+    @property
+    def mean_ap50(self) -> float:
+        return float(np.mean([self.ap50, *self.more]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +137,11 @@ class Curves:
             raise ValueError("no seed was finished by every strategy")
         self._at = at
 
+    @property
+    def detectors(self) -> int:
+        """That a point is the mean of, the least of all."""
+        return 1 + min(len(one.more) for one in self._at.values())
+
     def run(self, strategy: str, seed: int) -> list[Point]:
         """By cycle."""
         return [self._at[strategy, seed, cycle] for cycle in range(self.cycles)]
@@ -142,19 +153,19 @@ class Curves:
 
     def areas(self, strategy: str) -> FloatArray:
         """[seeds] under AP50 by images."""
-        x, y = self.column(strategy, "images"), self.column(strategy, "ap50")
+        x, y = self.column(strategy, "images"), self.column(strategy, "mean_ap50")
         return np.array([area(*one) for one in zip(x, y, strict=True)])
 
     def areas_by_boxes(self, strategy: str) -> FloatArray:
         """[seeds] under AP50 by boxes, up to the number that all strategies of the seed reach."""
         ends = np.min([self.column(one, "boxes")[:, -1] for one in self.strategies], axis=0)
-        x, y = self.column(strategy, "boxes"), self.column(strategy, "ap50")
+        x, y = self.column(strategy, "boxes"), self.column(strategy, "mean_ap50")
         return np.array([area(*cut(a, b, end)) for a, b, end in zip(x, y, ends, strict=True)])
 
     def summary(self, strategy: str) -> Summary:
         """Means over seeds."""
-        last = float(self.column(REFERENCE, "ap50")[:, -1].mean())
-        mean = self.column(strategy, "ap50").mean(0)
+        last = float(self.column(REFERENCE, "mean_ap50")[:, -1].mean())
+        mean = self.column(strategy, "mean_ap50").mean(0)
         areas, boxes = self.areas(strategy), self.areas_by_boxes(strategy)
         runs = [self.run(strategy, seed)[1:] for seed in self.seeds]
         others = [one for one in self.strategies if one != strategy]
@@ -247,8 +258,8 @@ def interval(values: FloatArray) -> Interval:
 # --- what is written ----------------------------------------------------------------------------
 
 COLUMNS = (
-    "world", "strategy", "seed", "cycle", "images", "boxes", "ap50", "ap", "seconds", "trainings",
-    "class_balance", "chosen_by",
+    "world", "strategy", "seed", "cycle", "images", "boxes", "ap50", "mean_ap50", "ap", "seconds",
+    "trainings", "class_balance", "chosen_by",
 )  # fmt: skip
 
 
@@ -269,7 +280,7 @@ def draw(curves: Curves, title: str, out: Path) -> None:
     panels = figure.subplots(1, 2, sharey=True)
     for axes, name in zip(panels, ("images", "boxes"), strict=True):
         for strategy in curves.strategies:
-            x, y = curves.column(strategy, name).mean(0), curves.column(strategy, "ap50")
+            x, y = curves.column(strategy, name).mean(0), curves.column(strategy, "mean_ap50")
             low, high = np.quantile(resampled(y), [0.025, 0.975], axis=0)
             (line,) = axes.plot(x, y.mean(0), "o-", markersize=3, label=strategy)
             axes.fill_between(x, low, high, alpha=0.12, color=line.get_color(), linewidth=0)
@@ -289,14 +300,17 @@ HEAD = (
 )  # fmt: skip
 
 
-def table(summaries: Sequence[Summary], seeds: int) -> str:
+def table(curves: Curves) -> str:
     """Markdown."""
+    summaries = [curves.summary(one) for one in curves.strategies]
     rows = [" | ".join(HEAD), " | ".join(["---", *["---:"] * (len(HEAD) - 2), "---"])]
     rows += [" | ".join(_cells(one)) for one in summaries]
     words = (
-        f"Mean of {seeds} paired seeds. Areas are divided by the range of labels. Intervals are "
-        f"percentiles of a bootstrap over seeds, which with so few seeds are too narrow. To match: "
-        f"labels with which the mean curve reaches the last mean AP50 of {REFERENCE}. Class "
+        f"Mean of {len(curves.seeds)} paired seeds. A point is the mean of {curves.detectors} "
+        "detectors trained on the same images; the next cycle goes on from the first. Areas are "
+        "divided by the range of labels. Intervals are percentiles of a bootstrap over seeds, "
+        "which with so few seeds are too narrow. To match: labels with which the mean curve "
+        f"reaches the last mean AP50 of {REFERENCE}. Class "
         "balance: entropy of the classes of all boxes bought, 1 if equally frequent. Overlap: "
         "mean Jaccard index of the batches of the same seed and cycle. Seconds and trainings: "
         "spent on choosing in all cycles of a run."

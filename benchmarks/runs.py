@@ -8,7 +8,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -81,14 +81,23 @@ class Job:
         if self.cycle == 0 or self.spec.strategy != "mgral":
             for unused in ("table", "agent", "when_uninformed", "choice"):
                 del spec[unused]
-        told = [self.world, self.scenes, self.initial, spec, self.device, self.cycle]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:24]
+        return _digest([self.world, self.scenes, self.initial, spec, self.device, self.cycle])
+
+    def key_after(self, batch: Sequence[str]) -> str:
+        """Of all that makes what a detector gives after it: not of who chose the images."""
+        images = sorted(name for some in (*self.bought, batch) for name in some)
+        told = [self.world, self.scenes, self.initial, asdict(self.spec.detector), self.spec.seed]
+        return _digest([*told, self.device, images])
 
     def after(self, found: Point) -> Job:
         """The run's next cycle."""
         bought = (*self.bought, found.batch) if self.cycle else ()
         earlier = (*self.earlier, *found.tried)
         return replace(self, cycle=self.cycle + 1, bought=bought, earlier=earlier)
+
+
+def _digest(told: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:24]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -243,6 +252,19 @@ def step(job: Job, weights: Weights | None) -> tuple[Point, Weights]:
         tried,
     )
     return point, detector.state()
+
+
+def again(job: Job, batch: Sequence[str], turn: int) -> float:
+    """AP50 of another detector trained on what was labelled after the job, whose batch that is;
+    turn: 1 or more, which other.
+    """
+    torch.set_num_threads(1)
+    spec, here = job.spec, place(job.world, job.scenes, job.spec.detector.size)
+    truth, seed = here.data.annotations, seed_of(job.spec.seed, Purpose.DETECTOR, turn)
+    metric = METRICS["ap50"]()
+    detector = TaskDetector(spec.detector, here.data.classes, here.images, metric, seed, job.device)
+    detector.fit(truth.subset((*here.split(job).labelled, *batch)), _silent)
+    return detector.score(truth.subset(here.data.test))
 
 
 def _bench(job: Job, here: Place, split: PoolSplit, detector: TaskDetector) -> cycle.Workbench:

@@ -25,6 +25,6 @@ def stream(seed: int, purpose: Purpose, *more: int) -> np.random.Generator:
     return np.random.default_rng([seed, purpose, *more])
 
 
-def seed_of(seed: int, purpose: Purpose) -> int:
+def seed_of(seed: int, purpose: Purpose, *more: int) -> int:
     """A seed in [0, 2**31) for libraries that take one number."""
-    return int(stream(seed, purpose).integers(2**31))
+    return int(stream(seed, purpose, *more).integers(2**31))

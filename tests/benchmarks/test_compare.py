@@ -9,14 +9,26 @@ from pathlib import Path
 import pytest
 
 from benchmarks import compare
-from benchmarks.compare import WORLDS, Kept, World, as_printed, own_flags, play, write
+from benchmarks.compare import (
+    WORLDS,
+    Kept,
+    World,
+    as_printed,
+    measure_again,
+    own_flags,
+    play,
+    write,
+)
 from benchmarks.curves import Point
-from benchmarks.runs import Job
+from benchmarks.runs import Job, again, step
 from mgral_service.domain.ports import Weights
 from mgral_service.domain.records import TablePoint
 from mgral_service.domain.specs import AgentSpec, CycleSpec, DetectorSpec, TableSpec
 
 TINY = World("digits", 6, 4, 2, 2)
+
+
+Played = Future[tuple[Point, Weights]]
 
 
 class Inline:
@@ -27,8 +39,9 @@ class Inline:
         self.carried: list[bool] = []
         self._dies_after = dies_after
 
-    def __call__(self, job: Job, weights: Weights | None) -> "Future[tuple[Point, Weights]]":
-        future: Future[tuple[Point, Weights]] = Future()
+    def __call__(self, task: object, job: Job, weights: Weights | None) -> Played:
+        assert task is step
+        future = Played()
         if len(self.done) == self._dies_after:
             future.set_exception(KeyboardInterrupt())
             return future
@@ -47,7 +60,7 @@ class Inline:
 def played(
     submit: Inline, file: Path, strategies: Sequence[str] = ("uniform", "coreset")
 ) -> list[Point]:
-    return play(TINY, strategies, "cpu", submit, 1, Kept(file))
+    return [point for _, point in play(TINY, strategies, "cpu", submit, 1, Kept(file))]
 
 
 def test_as_printed_has_every_switch_of_the_paper() -> None:
@@ -131,11 +144,11 @@ def test_what_was_bought_is_handed_on(tmp_path: Path) -> None:
 
 def test_what_was_tried_is_handed_on_by_the_file_too(tmp_path: Path) -> None:
     class Trying(Inline):
-        def __call__(self, job: Job, weights: Weights | None) -> "Future[tuple[Point, Weights]]":
+        def __call__(self, task: object, job: Job, weights: Weights | None) -> Played:
             tried = (TablePoint(job.cycle, "entropy", 0.3, 0.2, 1.0),) * (job.cycle > 0)
             assert [one.index for one in job.earlier] == list(range(1, job.cycle))
-            point, weights = super().__call__(job, weights).result()
-            future: Future[tuple[Point, Weights]] = Future()
+            point, weights = super().__call__(task, job, weights).result()
+            future = Played()
             future.set_result((replace(point, tried=tried), {}))
             return future
 
@@ -166,6 +179,30 @@ def test_an_interrupted_comparison_goes_on_and_a_finished_one_repeats_nothing(
     for name, points in (("a", whole), ("b", played(third, file))):
         write("digits", points, tmp_path / name)
     assert (tmp_path / "a/curves.csv").read_text() == (tmp_path / "b/curves.csv").read_text()
+
+
+def test_a_point_is_the_mean_of_so_many_detectors_each_trained_once(tmp_path: Path) -> None:
+    file = tmp_path / "kept.jsonl"
+    played = play(TINY, ("uniform", "coreset"), "cpu", Inline(), 1, Kept(file))
+    asked: list[int] = []
+
+    def submit(task: object, job: Job, batch: Sequence[str], turn: int) -> "Future[float]":
+        assert task is again
+        asked.append(turn)
+        future: Future[float] = Future()
+        future.set_result(0.4 + turn)
+        return future
+
+    points = measure_again(played, 3, submit, Kept(file))
+    assert [one.more for one in points] == [(1.4, 2.4)] * len(played)
+    assert points[0].mean_ap50 == pytest.approx((0.1 + 1.4 + 2.4) / 3)
+    assert sorted(asked) == [1] * 10 + [2] * 10  # two starts, shared, and eight cycles
+    assert measure_again(played, 2, submit, Kept(file))[0].more == (1.4,)
+    assert len(asked) == 20
+    assert [one for _, one in play(TINY, ("uniform",), "cpu", Inline(0), 1, Kept(file))]
+    figures = write("digits", points, tmp_path / "digits")
+    assert figures["digits_detectors"] == 3.0
+    assert "the mean of 3 detectors" in (tmp_path / "digits/table.md").read_text()
 
 
 def test_more_cycles_start_from_fewer(tmp_path: Path) -> None:

@@ -160,12 +160,12 @@ def test_a_file_a_figure_and_a_table_are_written(tmp_path: Path) -> None:
     curves = Curves(points)
     write_csv(points, tmp_path / "curves.csv")
     rows = (tmp_path / "curves.csv").read_text().splitlines()
-    assert rows[0].startswith("world,strategy,seed,cycle,images,boxes,ap50,ap,seconds,trainings")
-    assert rows[2] == "toy,uniform,0,1,20,10,0.1,0.05,2.0,3,1.000000,uniform"
+    assert rows[0].startswith("world,strategy,seed,cycle,images,boxes,ap50,mean_ap50,ap,seconds")
+    assert rows[2] == "toy,uniform,0,1,20,10,0.1,0.1,0.05,2.0,3,1.000000,uniform"
     assert len(rows) == 7
     draw(curves, "toy", tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    lines = table([curves.summary(one) for one in curves.strategies], 1).splitlines()
+    lines = table(curves).splitlines()
     assert lines[2].startswith("| uniform | 0.2000 | 0.1000 |")
     assert "not reached" in lines[3]
     assert len({line.count("|") for line in lines[:4]}) == 1

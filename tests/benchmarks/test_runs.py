@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from benchmarks import runs
-from benchmarks.runs import CarriedDetector, Job, place, step
+from benchmarks.runs import CarriedDetector, Job, again, place, step
 from mgral_service.domain.specs import AgentSpec, CycleSpec, DetectorSpec, TableSpec
 from mgral_service.metrics import METRICS
 
@@ -63,6 +63,15 @@ def test_a_run_goes_on_alike_with_carried_weights_and_with_a_new_fit() -> None:
     split = place("digits", 24, 64).split(job.after(carried))
     assert [name for name, number in split.labelled.items() if number == 1] == list(carried.batch)
     assert set(split.unlabelled).isdisjoint(carried.batch)
+
+
+def test_another_detector_knows_what_was_labelled_after_the_job_and_not_who_chose_it() -> None:
+    job = replace(JOB, cycle=1)
+    batch = place("digits", 24, 64).split(job).unlabelled[:4]
+    assert again(job, batch, 1) == again(job, batch, 1)
+    later = replace(job, strategy="entropy", cycle=2, bought=(batch,))
+    assert later.key_after(()) == job.key_after(batch) != job.key_after(batch[:2])
+    assert job.key_after(batch) != replace(JOB, spec=replace(SMALL, seed=1)).key_after(batch)
 
 
 def test_the_trainings_and_seconds_of_choosing_are_counted() -> None:
