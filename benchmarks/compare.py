@@ -10,8 +10,10 @@ what the figures in README.md are of.
 "mgral" runs as the demo does with twice its proxies, all of them hindsight (batches without labels
 told next to nothing: `proxy_fidelity`, `surrogate_fidelity`), and eight on batches that its ridge
 and its agent choose; "mgral-paper" with every switch as printed. Both score proxies on a quarter of
-the training images, with labels, which no strategy may choose. No setting is chosen on test images;
-but the failure that led to the standard-error rule (README.md) was seen on those of vehicles.
+the training images, with labels, which no strategy may choose. No setting is chosen on test images
+of digits and vehicles; but the failure that led to the standard-error rule (README.md) was seen on
+those of vehicles. bccd and chess_pieces are there to make rules on: trials.GAINED_ELSEWHERE is of
+them.
 `--quick`: digits, 2 seeds, 1 cycle, trainings of 2 steps.
 """
 

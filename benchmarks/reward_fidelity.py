@@ -396,7 +396,7 @@ def thinned(table: LookupTable, records: int) -> LookupTable:
 def fitted(site: Site, table: LookupTable, model: Model, seen: PoolObservation) -> ValueModel:
     build = VALUE_MODELS[model]
     spec = replace(site.table, value_model=model)
-    made = build(seen, np.arange(LABELLED), site.world.data.classes, spec)
+    made = build(seen.out_of_fold, np.arange(LABELLED), site.world.data.classes, spec)
     counted, _ = weigh(table, np.random.default_rng(0))
     made.fit(counted)
     return made

@@ -62,12 +62,12 @@ def divided(spec: CycleSpec, labelled: Sequence[str]) -> tuple[Division, ...]:
 def out_of_fold(
     spec: CycleSpec, labelled: Sequence[str], seen: PoolObservation, crew: Crew
 ) -> PoolObservation:
-    """What was seen, with each reservoir's detections from a detector of its base: to that of all
-    labelled images a reservoir holds nothing new, as the pool does. Embeddings stay, as those of
+    """What was seen, and each reservoir's detections by a detector of its base: to that of all
+    labelled images a reservoir holds nothing new, as the pool does. Not its embeddings, as those of
     different detectors cannot be compared.
     """
     parts = [crew.detections(one.base, one.reservoir) for one in divided(spec, labelled)]
-    return seen.with_detections(parts)
+    return replace(seen, unlearnt=Detections.concat(parts)) if parts else seen
 
 
 class Filling:
@@ -88,6 +88,7 @@ class Filling:
         self._divisions = divided(spec, labelled)
         self.bases = (labelled, *(one.base for one in self._divisions))
         self._shares = hindsight.shares(spec.table, bool(self._divisions))
+        self._unlearnt = query.observation.out_of_fold
         self._points = transport.standardise(query.observation.embeddings)
         self._position = {name: at for at, name in enumerate(query.observation.ids)}
         self._starts: dict[int, Weights] = {}
@@ -146,7 +147,10 @@ class Filling:
                 unlabelled=division.reservoir,
             )
             query = replace(
-                self._query, split=split, spec=replace(self._query.spec, budget=division.size)
+                self._query,
+                split=split,
+                spec=replace(self._query.spec, budget=division.size),
+                observation=self._unlearnt,
             )
             rng = stream(self._seed, Purpose.DESIGN, part + 1, at)
             picks = self._classical(query) if part == 0 else {}

@@ -1,7 +1,8 @@
 """The policy: an LSTM that walks over the pool and gives each image a score (MGRAL, section 3.3).
 
-At each step it reads an image's embedding [D] and its own previous score, so D = 256 gives the
-paper's 257 inputs and 257 hidden units; a two-layer decoder turns the hidden state into a score.
+At each step it reads an image's state [D] and its own previous score, so D = 256 gives the paper's
+257 inputs and 257 hidden units; a two-layer decoder turns the hidden state into a score. A wider
+state gets no more hidden units: a walk's time grows with both.
 The walk runs in lanes that share weights; one lane is the paper's.
 """
 
@@ -19,12 +20,13 @@ from torch.autograd.function import once_differentiable
 from mgral_service.domain.arrays import FloatArray
 from mgral_service.domain.errors import InvalidInput
 
+_WIDEST = 256
 _MULTIPLE = 8  # of the walk's width: floats in a vector register; matrix products like it
 aten: Any = torch.ops.aten
 
 
 class Policy(nn.Module):
-    """Weights of the walk. H = D + 1; gates are laid out input, forget, output, candidate.
+    """Weights of the walk. H = min(D, 256) + 1; gates: input, forget, output, candidate.
 
     embed [D, 4H], feed [4H] (previous score), hidden [H, 4H], bias [4H]: the LSTM
     inner [H, H], inner_bias [H], outer [H], outer_bias [1]: the decoder, ReLU between its layers
@@ -32,9 +34,9 @@ class Policy(nn.Module):
 
     def __init__(self, dimension: int, generator: torch.Generator) -> None:
         super().__init__()
-        width = dimension + 1
+        width = min(dimension, _WIDEST) + 1
         bound = width**-0.5
-        self.dimension = dimension
+        self.dimension, self.width = dimension, width
 
         def weight(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator))
@@ -46,7 +48,7 @@ class Policy(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores [T, L] of L lanes of T images, [T, L, D]; the images get no gradient."""
-        width = self.dimension + 1
+        width = self.width
         span = -(-(width + 2) // _MULTIPLE) * _MULTIPLE
         more, spare = span - width, span - width - 2
         entering = F.pad(self.embed.view(-1, 4, width), (0, more)).flatten(1)

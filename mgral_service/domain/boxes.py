@@ -141,27 +141,36 @@ class PoolObservation:
     embeddings  [N, D] standardised by nobody yet: the detector's pooled features
     detections  of the same ids
     columns     further per-image numbers [N] by name, from an AuxiliaryHead
+    unlearnt    of some of the ids: the same of detectors that were not trained on them, where this
+                one was; None where nobody asked
     """
 
     ids: tuple[str, ...]
     embeddings: FloatArray
     detections: Detections
     columns: Mapping[str, FloatArray] = field(default_factory=dict)
+    unlearnt: Detections | None = None
 
     def subset(self, ids: Iterable[str]) -> PoolObservation:
         """The same for `ids` only, in that order; KeyError for an id that is not here."""
         kept = tuple(ids)
         position = {name: at for at, name in enumerate(self.ids)}
         rows = np.array([position[name] for name in kept], dtype=np.int64)
+        other, known = self.unlearnt, {*(self.unlearnt.ids if self.unlearnt else ())}
         return PoolObservation(
             kept,
             self.embeddings[rows],
             self.detections.subset(kept),
             {name: column[rows] for name, column in self.columns.items()},
+            other and other.subset(name for name in kept if name in known),
         )
 
-    def with_detections(self, parts: Sequence[Detections]) -> PoolObservation:
-        """The same with other detections of some of its images."""
-        other = {name for part in parts for name in part.ids}
+    @property
+    def out_of_fold(self) -> PoolObservation:
+        """Every image through a detector that was not trained on it, as far as there are any."""
+        if self.unlearnt is None:
+            return self
+        other = {*self.unlearnt.ids}
         kept = self.detections.subset(name for name in self.ids if name not in other)
-        return replace(self, detections=Detections.concat([kept, *parts]).subset(self.ids))
+        every = Detections.concat([kept, self.unlearnt]).subset(self.ids)
+        return replace(self, detections=every, unlearnt=None)

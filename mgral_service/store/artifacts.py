@@ -22,6 +22,7 @@ from mgral_service.domain.errors import InvalidInput, Unavailable
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 DIGEST = "sha256"  # the word in a file's metadata
+_COLUMNS = ("image", "boxes", "labels", "scores", "probs")  # of detections
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -66,36 +67,34 @@ def observation_to_arrays(
     observation: PoolObservation,
 ) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, str]]:
     """Arrays and words that `arrays_to_observation` turns back."""
-    found = observation.detections
-    arrays: dict[str, np.ndarray[Any, Any]] = {
-        "embeddings": observation.embeddings,
-        "image": found.image,
-        "boxes": found.boxes,
-        "labels": found.labels,
-        "scores": found.scores,
-        "probs": found.probs,
-    }
+    arrays = {"embeddings": observation.embeddings}
     arrays |= {f"column.{name}": column for name, column in observation.columns.items()}
-    words = {"ids": json.dumps(observation.ids), "detected": json.dumps(found.ids)}
+    words = {"ids": json.dumps(observation.ids)}
+    for part, found in (("detected", observation.detections), ("unlearnt", observation.unlearnt)):
+        if found is not None:
+            arrays |= {f"{part}.{name}": getattr(found, name) for name in _COLUMNS}
+            words[part] = json.dumps(found.ids)
     return arrays, words
 
 
 def arrays_to_observation(arrays: Arrays, words: Mapping[str, str]) -> PoolObservation:
-    detections = Detections(
-        codec.build(tuple[str, ...], json.loads(words["detected"])),
-        arrays["image"],
-        arrays["boxes"],
-        arrays["labels"],
-        arrays["scores"],
-        arrays["probs"],
-    )
     columns = {
         name.removeprefix("column."): array
         for name, array in arrays.items()
         if name.startswith("column.")
     }
+    found = {
+        part: Detections(
+            codec.build(tuple[str, ...], json.loads(words[part])),
+            *(arrays[f"{part}.{name}"] for name in _COLUMNS),
+        )
+        for part in ("detected", "unlearnt")
+        if part in words
+    }
     ids = codec.build(tuple[str, ...], json.loads(words["ids"]))
-    return PoolObservation(ids, arrays["embeddings"], detections, columns)
+    return PoolObservation(
+        ids, arrays["embeddings"], found["detected"], columns, found.get("unlearnt")
+    )
 
 
 def _digest(arrays: Arrays, words: Mapping[str, str]) -> str:

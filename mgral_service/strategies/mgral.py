@@ -9,6 +9,7 @@ less than a classical strategy's where both were tried, does not choose).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,13 +60,12 @@ _UNPROVEN = "uniform"  # chooses where no classical strategy is expected to gain
 class _Seeds:
     """One seed for each random part, drawn from the caller's rng in this order."""
 
-    rivals: int
     bootstrap: int
     agent: int
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> _Seeds:
-        return cls(*(int(one) for one in rng.integers(_SEEDS, size=3)))
+        return cls(*(int(one) for one in rng.integers(_SEEDS, size=2)))
 
 
 class Mgral:
@@ -86,7 +86,8 @@ class Mgral:
         if spec.when_uninformed not in (BEST_CLASSICAL, *self._rivals):
             known = ", ".join((BEST_CLASSICAL, *self._rivals))
             raise InvalidInput("when_uninformed", f"must be one of {known}")
-        view = PoolView(query.split, query.observation, query.classes)
+        alone = deepcopy(rng)
+        view = PoolView(query.split, query.observation.out_of_fold, query.classes)
         seeds = _Seeds.draw(rng)
         build = VALUE_MODELS[spec.table.value_model]
         reward = _Reward(
@@ -95,7 +96,7 @@ class Mgral:
         reward.fit(_table_of(query))
         if query.online is not None and spec.choice == "portfolio":
             reward.try_out(query.online)
-        rankings = _pick_all(self._rivals, view, spec.budget, seeds)
+        rankings = _pick_all(self._rivals, query, alone)
         states = view.states(spec.agent.state)
         agent = _train(query, view, states, reward, seeds, report)
         filled = _filled(view, reward.model, spec.budget)
@@ -212,12 +213,11 @@ def _table_of(query: Query) -> LookupTable:
 
 
 def _pick_all(
-    rivals: Mapping[str, Pick], view: PoolView, budget: int, seeds: _Seeds
+    rivals: Mapping[str, Pick], query: Query, rng: np.random.Generator
 ) -> dict[str, Ranking]:
-    return {
-        name: pick(view, budget, np.random.default_rng(seeds.rivals))
-        for name, pick in rivals.items()
-    }
+    """What each would choose if it were the cycle's strategy."""
+    view = PoolView(query.split, query.observation, query.classes)
+    return {name: pick(view, query.spec.budget, deepcopy(rng)) for name, pick in rivals.items()}
 
 
 def _train(
@@ -308,7 +308,8 @@ def rerank(
     rng: np.random.Generator,
 ) -> Choice:
     """See `strategies.rerank`. With the cycle's own budget and rng it gives the cycle's images."""
-    view = PoolView(split, observation, classes)
+    seen = observation if winner in rivals else observation.out_of_fold
+    view = PoolView(split, seen, classes)
     if winner == AGENT:
         weights = policy_weights(agent)
         if not weights:
@@ -322,6 +323,4 @@ def rerank(
         return choose(RIDGE, view, _first(Ranking(order, values), budget))
     if winner not in rivals:
         raise InvalidInput("strategy", f"no strategy {winner!r} can rank for another budget")
-    alone = spec.strategy != Mgral.name
-    source = rng if alone else np.random.default_rng(_Seeds.draw(rng).rivals)
-    return choose(winner, view, rivals[winner](view, budget, source))
+    return choose(winner, view, rivals[winner](view, budget, rng))

@@ -19,8 +19,8 @@ def images_of(*shape: int, seed: int = 1) -> Tensor:
 
 def plain_scores(policy: Policy, images: Tensor) -> Tensor:
     """The paper's walk with torch's own LSTM cell and autograd; [T, L, D] -> [T, L]."""
-    width = policy.dimension + 1
-    cell = nn.LSTMCell(width, width).to(images.dtype)
+    width = policy.width
+    cell = nn.LSTMCell(policy.dimension + 1, width).to(images.dtype)
     order = [0, 1, 3, 2]  # torch's gates: input, forget, candidate, output
 
     def gates(weight: Tensor) -> Tensor:
@@ -44,13 +44,17 @@ def plain_scores(policy: Policy, images: Tensor) -> Tensor:
     return torch.stack(scores)
 
 
-def test_two_hundred_fifty_six_dimensions_give_the_papers_width() -> None:
-    assert policy_of(256).hidden.shape == (257, 4 * 257)
+@pytest.mark.parametrize("dimension", [256, 279])
+def test_two_hundred_fifty_six_dimensions_give_the_papers_width_and_more_no_more(
+    dimension: int,
+) -> None:
+    assert policy_of(dimension).hidden.shape == (257, 4 * 257)
 
 
-def test_scores_and_gradients_equal_the_plain_loop_with_autograd() -> None:
-    policy = policy_of().double()
-    images = images_of(7, 3, 5).double()
+@pytest.mark.parametrize("dimension", [5, 260])
+def test_scores_and_gradients_equal_the_plain_loop_with_autograd(dimension: int) -> None:
+    policy = policy_of(dimension).double()
+    images = images_of(7, 3, dimension).double()
     weigh = images_of(7, 3, seed=2).double()
     scores = policy(images)
     mine = torch.autograd.grad((scores * weigh).sum(), list(policy.parameters()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,8 @@ def test_a_place_that_takes_no_files_is_unavailable(tmp_path: Path) -> None:
         FileArtifacts(tmp_path / "file").put("cyc_1", "agent", {}, {})
 
 
-def test_an_observation_comes_back(artifacts: FileArtifacts) -> None:
+@pytest.mark.parametrize("again", [False, True])
+def test_an_observation_comes_back(artifacts: FileArtifacts, again: bool) -> None:
     found = Detections(
         ("img_b", "img_a"),
         np.array([1, 1]),
@@ -98,13 +100,19 @@ def test_an_observation_comes_back(artifacts: FileArtifacts) -> None:
         np.array([0.5, 0.25]),
         np.full((2, 4), 0.25),
     )
-    seen = PoolObservation(("img_a", "img_b"), np.eye(2), found, {"loss": np.array([1.0, 2.0])})
+    unlearnt = replace(found, scores=np.array([0.75, 0.5])).subset(["img_a"]) if again else None
+    columns = {"loss": np.array([1.0, 2.0])}
+    seen = PoolObservation(("img_a", "img_b"), np.eye(2), found, columns, unlearnt)
     artifacts.put("cyc_1", "observation", *observation_to_arrays(seen))
     kept = artifacts.get("cyc_1", "observation")
     assert kept is not None
     got = arrays_to_observation(*kept)
     assert (got.ids, got.detections.ids) == (seen.ids, found.ids)
     np.testing.assert_array_equal(got.embeddings, seen.embeddings)
-    for name in ("image", "boxes", "labels", "scores", "probs"):
-        np.testing.assert_array_equal(getattr(got.detections, name), getattr(found, name))
+    assert (got.unlearnt is None) == (unlearnt is None)
+    for one, other in ((got.detections, found), (got.unlearnt, unlearnt)):
+        if one is not None and other is not None:
+            assert one.ids == other.ids
+            for name in ("image", "boxes", "labels", "scores", "probs"):
+                np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     np.testing.assert_array_equal(got.columns["loss"], [1.0, 2.0])

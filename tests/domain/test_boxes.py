@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -62,3 +64,19 @@ def test_an_observation_subset_carries_embeddings_detections_and_columns() -> No
     assert part.detections.scores[part.detections.image == 0].tolist() == (
         whole.detections.scores[rows].tolist()
     )
+
+
+def test_out_of_fold_every_image_is_seen_as_by_detectors_that_were_not_trained_on_it() -> None:
+    whole, other = observe(6), observe(6, seed=1)
+    ids = whole.ids
+    seen = replace(whole, unlearnt=other.detections.subset([ids[3], ids[0]]))
+    assert whole.out_of_fold is whole
+    for view in (seen, seen.subset([ids[2], ids[0]])):
+        told = view.out_of_fold
+        assert (told.ids, told.detections.ids, told.unlearnt) == (view.ids, view.ids, None)
+        for name in view.ids:
+            source = other if name in (ids[0], ids[3]) else whole
+            expected = source.detections.subset([name]).scores.tolist()
+            assert told.detections.subset([name]).scores.tolist() == expected
+            plain = whole.detections.subset([name]).scores.tolist()
+            assert view.detections.subset([name]).scores.tolist() == plain

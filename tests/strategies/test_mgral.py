@@ -19,6 +19,7 @@ from tests.domain.pools import CLASSES, divide, mean_of, measure, observe
 
 SEEN = observe(160)
 SPLIT = divide(SEEN, 40)
+TWICE = replace(SEEN, unlearnt=observe(160, seed=5).detections.subset(SPLIT.labelled))
 VALUES = 0.3 + 0.05 * standardise(SEEN.embeddings)[:, 0]
 
 
@@ -66,6 +67,16 @@ def test_a_clear_reward_is_followed_and_explained() -> None:
 BEST_ELSEWHERE = max(GAINED_ELSEWHERE, key=GAINED_ELSEWHERE.__getitem__)
 
 
+@pytest.mark.parametrize("name", sorted(CLASSICAL))
+def test_a_rival_s_batch_is_the_one_it_would_choose_alone(name: str) -> None:
+    """Though the reward sees labelled images out of fold, and draws random numbers of its own."""
+    query = query_of(noise(), records=24)
+    spec = replace(query.spec, when_uninformed=name)
+    query = replace(query, spec=spec, observation=TWICE)
+    alone = STRATEGIES[name]().select(query, np.random.default_rng(0), lambda progress: None)
+    assert choose(query).ids == alone.ids
+
+
 def test_a_worth_without_information_says_so_and_falls_back() -> None:
     query = query_of(noise(), records=24)
     choice = choose(query)
@@ -74,10 +85,6 @@ def test_a_worth_without_information_says_so_and_falls_back() -> None:
     assert not evidence.reliability.informed
     assert choice.strategy == BEST_ELSEWHERE  # nothing but uniform was tried
     assert any("carried no information" in line for line in evidence.words)
-    alone = STRATEGIES[choice.strategy]().select(
-        query, np.random.default_rng(0), lambda progress: None
-    )
-    assert choice.ids == alone.ids
     assert any(name.startswith("policy.") for name in choice.agent)
 
 
@@ -147,12 +154,12 @@ def test_inverse_distance_has_no_ridge_candidate() -> None:
 
 @pytest.mark.parametrize("winner", ["agent", "ridge", "uniform"])
 def test_every_kind_of_winner_can_rank_for_another_budget(winner: str) -> None:
-    query = query_of(mean_of(VALUES))
+    query = replace(query_of(mean_of(VALUES)), observation=TWICE)
     choice = choose(query)
 
     def again(budget: int) -> Choice:
         rng = np.random.default_rng(0)
-        return rerank(query.spec, SPLIT, SEEN, CLASSES, choice.agent, winner, budget, rng)
+        return rerank(query.spec, SPLIT, TWICE, CLASSES, choice.agent, winner, budget, rng)
 
     assert again(5).ids == again(20).ids[:5]
     assert len(again(500).ids) == 120
