@@ -13,7 +13,7 @@ and its agent choose; "mgral-paper" with every switch as printed. Both score pro
 the training images, with labels, which no strategy may choose. No setting is chosen on test images
 of digits and vehicles; but the failure that led to the standard-error rule (README.md) was seen on
 those of vehicles. bccd and chess_pieces are there to make rules on: trials.GAINED_ELSEWHERE is of
-them.
+their test images, which are no test of "mgral" any more.
 `--quick`: digits, 2 seeds, 1 cycle, trainings of 2 steps.
 """
 

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from mgral_service.domain.arrays import FloatArray
 from mgral_service.domain.errors import InvalidInput
 
-_WIDEST = 256
+_WIDEST = 256  # states that get a hidden unit for each number: the paper's
 _MULTIPLE = 8  # of the walk's width: floats in a vector register; matrix products like it
 aten: Any = torch.ops.aten
 
@@ -32,9 +32,12 @@ class Policy(nn.Module):
     inner [H, H], inner_bias [H], outer [H], outer_bias [1]: the decoder, ReLU between its layers
     """
 
-    def __init__(self, dimension: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, dimension: int, generator: torch.Generator, width: int | None = None
+    ) -> None:
+        """width: another H, of weights that were trained with it."""
         super().__init__()
-        width = min(dimension, _WIDEST) + 1
+        width = width or min(dimension, _WIDEST) + 1
         bound = width**-0.5
         self.dimension, self.width = dimension, width
 
@@ -191,7 +194,8 @@ def score(weights: Mapping[str, np.ndarray[Any, Any]], embeddings: FloatArray) -
     The same order on the same machine gives the same scores; a Serve replica calls this.
     InvalidInput for a policy that reads another number of columns.
     """
-    policy = Policy(int(weights["embed"].shape[0]), torch.Generator())
+    dimension, width = int(weights["embed"].shape[0]), int(weights["hidden"].shape[0])
+    policy = Policy(dimension, torch.Generator(), width)
     if embeddings.shape[1] != policy.dimension:
         raise InvalidInput(
             "agent",

@@ -325,7 +325,7 @@ class Trial:
 
     gain: mean over those records of what each measured less its `level`, a fraction of mAP, 0
     without any; earlier: how many of them are of earlier cycles; spread: standard deviation of a
-    record; elsewhere: what the strategy gained over uniform on other pools
+    record; elsewhere: what the strategy gained over uniform on other pools at least
     """
 
     name: str

@@ -286,8 +286,8 @@ class CycleSpec:
     metric           the reward: "ap50", "ap" (COCO), "voc07" (11-point), "voc12" (area), all at
                      fractions
     when_uninformed  what selects when the reward's reliability interval is not above zero, or what
-                     it chose gained less than what a classical strategy chose, where both were
-                     tried: a strategy that needs no reward, or "best_classical", the one of them
+                     it chose where it was tried promises less than what a classical strategy
+                     chooses: a strategy that needs no reward, or "best_classical", the one of them
                      expected to gain most, by its own batches among the records and by what it
                      gained on other pools; if that is less than its standard error, uniform
     choice           "portfolio": the best of the agent's batch and its rivals', or when_uninformed;

@@ -23,6 +23,7 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 DIGEST = "sha256"  # the word in a file's metadata
 _COLUMNS = ("image", "boxes", "labels", "scores", "probs")  # of detections
+_PARTS = {"detected": "", "unlearnt": "unlearnt."}  # detections of an observation: their prefix
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -72,7 +73,7 @@ def observation_to_arrays(
     words = {"ids": json.dumps(observation.ids)}
     for part, found in (("detected", observation.detections), ("unlearnt", observation.unlearnt)):
         if found is not None:
-            arrays |= {f"{part}.{name}": getattr(found, name) for name in _COLUMNS}
+            arrays |= {_PARTS[part] + name: getattr(found, name) for name in _COLUMNS}
             words[part] = json.dumps(found.ids)
     return arrays, words
 
@@ -86,9 +87,9 @@ def arrays_to_observation(arrays: Arrays, words: Mapping[str, str]) -> PoolObser
     found = {
         part: Detections(
             codec.build(tuple[str, ...], json.loads(words[part])),
-            *(arrays[f"{part}.{name}"] for name in _COLUMNS),
+            *(arrays[prefix + name] for name in _COLUMNS),
         )
-        for part in ("detected", "unlearnt")
+        for part, prefix in _PARTS.items()
         if part in words
     }
     ids = codec.build(tuple[str, ...], json.loads(words["ids"]))

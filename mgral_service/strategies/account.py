@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mgral_service.domain.hindsight import LEAST_LABELLED
-from mgral_service.domain.records import ELSEWHERE, Candidate, Evidence
+from mgral_service.domain.records import ELSEWHERE, Candidate, Evidence, Trial
 from mgral_service.domain.specs import BEST_CLASSICAL, CycleSpec
 from mgral_service.strategies.reasons import spoken
 from mgral_service.strategies.trials import best_classical, outdone
@@ -96,12 +96,7 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
         verdict = f"The reward was informative: {measured}."
         if beaten is None:
             return verdict
-        ridge, best = beaten
-        verdict = (
-            f"{verdict} But batches that its values chose, from labelled images whose records they "
-            f"did not know, gained {ridge.gain:+.4f}, and those of {spoken(best.name)} "
-            f"{best.gain:+.4f}."
-        )
+        verdict = f"{verdict} {_outdone(*beaten)}"
     else:
         verdict = (
             f"The reward carried no information this cycle: {measured}, which is not above zero."
@@ -113,6 +108,19 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
     else:
         because = _of_classical(evidence, winner)
     return f"{verdict} {because}"
+
+
+def _outdone(ridge: Trial, best: Trial) -> str:
+    tried = (
+        "But batches that its values chose, from labelled images whose records they did not know, "
+        f"gained {ridge.gain:+.4f}"
+    )
+    if best.records and best.gain > ridge.gain:
+        return f"{tried}, and those of {spoken(best.name)} {best.gain:+.4f}."
+    return (
+        f"{tried}; with what it gained on other pools, {spoken(best.name)} is expected to gain "
+        "more than they are."
+    )
 
 
 def _of_classical(evidence: Evidence, winner: str) -> str:

@@ -2,8 +2,8 @@
 
 The reward is read from the table of trained proxies through a value model. Two rules guard the
 answer: the portfolio rule (never worse, by its own estimate, than the best
-rival) and the honesty rule (a reward that ranks no better than chance, or whose own choices gained
-less than a classical strategy's where both were tried, does not choose).
+rival) and the honesty rule (a reward that ranks no better than chance, or whose own choices, where
+they were tried, promise less than a classical strategy's, does not choose).
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ GAINED_ELSEWHERE: Mapping[str, float] = {
     "class_balance": 0.014,
 }
 """Area under the curve of AP50 above that of uniform, the lesser of bccd's and chess_pieces': what
-the mean is at least, its standard error over the two allowed for. `python -m benchmarks.compare
---world bccd chess_pieces` measures it.
+the mean is at least, its standard error over the two allowed for. Measured on their test images, so
+those are no test of this choice (benchmarks/README.md, "Learning curves").
 """
 
 

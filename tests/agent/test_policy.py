@@ -166,6 +166,13 @@ def test_images_of_another_width_are_refused() -> None:
         score(weights, np.zeros((8, 5)))
 
 
+def test_weights_of_more_hidden_units_than_are_made_now_still_score() -> None:
+    policy = Policy(258, torch.Generator().manual_seed(0), width=259)
+    images = images_of(9, 258)
+    expected = walk(policy, images, torch.arange(9), 4).detach().double().numpy()
+    assert score(weights_of(policy, 4), images.double().numpy()) == pytest.approx(expected)
+
+
 def test_the_probe_gives_finite_scores() -> None:
     assert np.isfinite(probe()).all()
     assert probe().shape == (8,)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from mgral_service.domain.records import (
     Candidate,
     Evidence,
@@ -138,3 +140,21 @@ def test_an_agent_that_always_chooses_is_not_said_to_have_won() -> None:
 def test_batches_trained_while_it_learned_are_counted() -> None:
     evidence = replace(both_ways(0.0, None), online=4)
     assert "4 batches that it proposed were trained" in " ".join(tell(evidence, SPEC, "agent"))
+
+
+@pytest.mark.parametrize(("records", "gain"), [(0, 0.0), (2, -0.02)])
+def test_where_other_pools_outdid_the_ridge_no_gain_is_claimed_here(
+    records: int, gain: float
+) -> None:
+    tried = (
+        Trial("class_balance", records, gain, elsewhere=0.05),
+        Trial("ridge", 2, -0.01),
+    )
+    clear = Reliability(2, 0.4, 0.1, 0.7)
+    evidence = Evidence(clear, (AGENT,), HISTORY, TABLE, 0, 0.25, (), trials=tried)
+    told = " ".join(tell(evidence, SPEC, "class_balance"))
+    assert (
+        "did not know, gained -0.0100; with what it gained on other pools, the balance of classes "
+        "is expected to gain more than they are. So the balance of classes chose" in told
+    )
+    assert "and those of" not in told

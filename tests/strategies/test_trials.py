@@ -45,7 +45,7 @@ def test_what_luck_may_have_given_is_not_safe() -> None:
 
 
 def test_two_lucky_records_do_not_outweigh_what_other_pools_told() -> None:
-    """Core-set distance looked best beside 40 labelled photographs, and was worst in the pool."""
+    """As core-set distance once had beside 40 labelled photographs; its batch of the pool lost."""
     points = [point("coreset", 0.014), point("coreset", 0.006), point("class_balance", 0.0)]
     best = best_classical(trials(points, CLASSICAL))
     assert best is not None
