@@ -126,12 +126,12 @@ def _outdone(ridge: Trial, best: Trial) -> str:
 def _of_classical(evidence: Evidence, winner: str) -> str:
     if best_classical(evidence.trials) is None:
         return (
-            "No classical strategy is expected to gain more than its standard error; "
-            f"so {spoken(winner)} chose."
+            "No classical strategy is expected to gain more over uniform chance than its standard "
+            f"error; so {spoken(winner)} chose."
         )
     return (
-        f"So {spoken(winner)} chose, of the classical strategies the one expected to gain most, "
-        "its standard error allowed for."
+        f"So {spoken(winner)} chose, of the classical strategies other than uniform chance the one "
+        "expected to gain most, its standard error allowed for."
     )
 
 

@@ -42,6 +42,7 @@ from mgral_service.strategies.proposals import Proposals
 from mgral_service.strategies.reasons import explain
 from mgral_service.strategies.trials import (
     RIDGE,
+    UNIFORM,
     best_classical,
     outdone,
     trials,
@@ -53,7 +54,6 @@ AGENT = "agent"  # like RIDGE a winner that is no strategy of its own
 _POLICY = "policy."  # prefix of the weights in Choice.agent
 _ORDER, _VALUES = "ridge.order", "ridge.values"  # [U] of the ridge's ranking of unlabelled images
 _SEEDS = 2**63 - 1
-_UNPROVEN = "uniform"  # chooses where no classical strategy is expected to gain more than its error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -200,7 +200,7 @@ def _fallback(spec: CycleSpec, tried: Sequence[Trial]) -> str:
     if spec.when_uninformed != BEST_CLASSICAL:
         return spec.when_uninformed
     best = best_classical(tried)
-    return best.name if best else _UNPROVEN
+    return best.name if best else UNIFORM
 
 
 def _table_of(query: Query) -> LookupTable:

@@ -17,6 +17,7 @@ from mgral_service.domain.ridge import Ridge
 from mgral_service.strategies.view import PoolView
 
 RIDGE = "ridge"
+UNIFORM = "uniform"
 GAINED_ELSEWHERE: Mapping[str, float] = {
     "entropy": -0.039,
     "entropy_sum": -0.001,
@@ -85,5 +86,7 @@ def outdone(tried: Sequence[Trial]) -> tuple[Trial, Trial] | None:
 
 
 def best_classical(tried: Sequence[Trial]) -> Trial | None:
-    """The first that is not the ridge's, if it is expected to gain more than luck gives."""
-    return next((one for one in tried if one.name != RIDGE and one.safe > 0), None)
+    """The first other than the ridge and uniform, whose gains are luck, if it is expected to gain
+    more than its standard error.
+    """
+    return next((one for one in tried if one.name not in (RIDGE, UNIFORM) and one.safe > 0), None)

@@ -52,6 +52,14 @@ def test_two_lucky_records_do_not_outweigh_what_other_pools_told() -> None:
     assert best.name != "coreset"
 
 
+def test_lucky_uniform_batches_do_not_win_a_trial() -> None:
+    lucky = [point("uniform", 0.03)] * 4
+    assert best_classical(trials(lucky, ("uniform",))) is None
+    best = best_classical(trials([*lucky, *[point("class_balance", 0.02)] * 4], CLASSICAL))
+    assert best is not None
+    assert best.name == "class_balance"
+
+
 def test_untried_strategies_are_expected_to_gain_what_they_did_elsewhere() -> None:
     found = trials([], CLASSICAL)
     assert by_name(found).keys() == CLASSICAL.keys()  # the ridge is no strategy of its own
