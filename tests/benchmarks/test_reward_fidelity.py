@@ -1,10 +1,22 @@
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.reward_fidelity import QUICK, Asked, KeptLedger, ceiling, tabled, thinned
+from benchmarks.reward_fidelity import (
+    MEASURED,
+    QUICK,
+    Asked,
+    KeptLedger,
+    ceiling,
+    held_out,
+    tabled,
+    thinned,
+)
+from mgral_service.domain.boxes import Detections, PoolObservation
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.records import LookupRecord
 
@@ -43,6 +55,40 @@ def test_records_are_kept_without_the_sketches_that_follow_from_them(tmp_path: P
     with file.open("a") as torn:
         torn.write('{"cycle": "c", "in')
     assert KeptLedger(file, sketch).records() == (record,)
+
+
+def test_kept_scores_go_with_the_batches_they_are_of(tmp_path: Path) -> None:
+    """Whatever would be drawn today, from what a detector sees today."""
+    ids = tuple(f"img_{at:03d}" for at in range(200))
+    places = {name: at for at, name in enumerate(ids)}
+    ledger = KeptLedger(tmp_path / "truth.jsonl", lambda batch: ())
+    for at in range(2 * QUICK.held_out * MEASURED):
+        batch = (ids[120 + at // MEASURED],)
+        ledger.keep_record(LookupRecord("truth", at, batch, (), 0.01 * at, 0, 1.0, "uniform"))
+    none: Any = np.zeros((0, 4))
+    seen = PoolObservation(
+        ids,
+        np.random.default_rng(0).normal(size=(200, 4)),
+        Detections(
+            ids, none[:, 0].astype(int), none, none[:, 0].astype(int), none[:, 0], none[:, :3]
+        ),
+    )
+    site: Any = SimpleNamespace(
+        scale=QUICK,
+        seen=seen,
+        world=SimpleNamespace(labelled=ids[:120]),
+        ledger=lambda what: ledger,
+        places=lambda batch: np.array([places[name] for name in batch]),
+        proxies=SimpleNamespace(train=lambda specs, starts: iter(specs)),
+        weights=lambda base: {},
+    )
+    batches, scores = held_out(site)
+    assert [one.tolist() for one in batches["tilted"]] == [[123], [124], [125]]
+    assert scores["tilted"].tolist() == [
+        pytest.approx([0.06, 0.07]),
+        pytest.approx([0.08, 0.09]),
+        pytest.approx([0.1, 0.11]),
+    ]
 
 
 def test_the_table_has_a_line_for_each_way_to_fill_one(tmp_path: Path) -> None:
