@@ -266,7 +266,8 @@ def held_out(site: Site) -> tuple[dict[str, list[IntArray]], dict[str, FloatArra
         )
     ledger = site.ledger("truth")
     have = {one.index: one.batch for one in ledger.records()}
-    before = {index // MEASURED: batch for index, batch in have.items()}  # even of other detections
+    # a batch drawn when the detector saw other things keeps its scores
+    before = {index // MEASURED: batch for index, batch in have.items()}
     drawn = [replace(one, batch=before.get(at, one.batch)) for at, one in enumerate(drawn)]
     seeds = [FIRST_SEED + turn * site.scale.repeats for turn in range(MEASURED)]
     specs = [

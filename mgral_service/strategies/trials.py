@@ -86,7 +86,7 @@ def outdone(tried: Sequence[Trial]) -> tuple[Trial, Trial] | None:
 
 
 def best_classical(tried: Sequence[Trial]) -> Trial | None:
-    """The first other than the ridge and uniform, whose gains are luck, if it is expected to gain
-    more than its standard error.
+    """The first that is expected to gain more than its standard error; not the ridge, and not
+    uniform, whose gains are luck.
     """
     return next((one for one in tried if one.name not in (RIDGE, UNIFORM) and one.safe > 0), None)
