@@ -2,12 +2,12 @@
 
 Truth: batches of the pool, uniform and tilted, trained with their labels beside all labelled
 images, measured twice. A measurement, and a record of a table, is the mean of four short trainings
-with seeds of their own. Estimates: from tables of 16, 32 and 64 records, uniform or tilted,
-with batches of the pool without labels ("semi_supervised") or labelled batches with theirs
-("hindsight"), read by each value model. "told" is how reliable the model calls itself, as a cycle's
-report does. "own" is a mark no table can be: how the held-out batches, once labelled, estimate each
-other, although they share images. The ceiling is what an estimate without fault would reach against
-a truth of that noise.
+with seeds of their own. Estimates: from tables of 16, 32 and 64 records, uniform or tilted, with
+batches of the pool without labels ("semi_supervised"), or with hindsight of batches of the scoring
+images ("scoring") or of the labelled ones ("labelled"), read by each value model. "told" is how
+reliable the model calls itself, as a cycle's report does. "own" is a mark no table can be: how the
+held-out batches, once labelled, estimate each other, although they share images. The ceiling is
+what an estimate without fault would reach against a truth of that noise.
 
 Trainings are kept in a folder (`--kept`), so an interrupted run goes on; delete those of a table
 when the code of its design has changed. The table and the figure lie beside them.
@@ -54,9 +54,10 @@ from mgral_service.strategies import STRATEGIES
 from mgral_service.table import Filling, out_of_fold
 
 WORLDS = {"vehicles": "vehicles_openimages", "digits": "digits"}
-Source = Literal["semi_supervised", "hindsight"]
+Source = Literal["scoring", "labelled", "semi_supervised"]
 DESIGNS: tuple[Literal["uniform", "tilted"], ...] = ("uniform", "tilted")
-SOURCES: tuple[Source, ...] = ("hindsight", "semi_supervised")
+SOURCES: tuple[Source, ...] = ("scoring", "labelled", "semi_supervised")
+STYLES = {"scoring": "-", "labelled": "--", "semi_supervised": ":"}
 Model = Literal["idw", "ridge", "gp"]
 MODELS: tuple[Model, ...] = ("idw", "ridge", "gp")
 LABELLED, BUDGET = 120, 40
@@ -118,7 +119,7 @@ class Site:
         self._weights: dict[tuple[str, ...], Weights] = {}
         self.weights(self.world.labelled)
         self.seen: PoolObservation = self._detector.observe(
-            [*self.world.labelled, *self.pool], lambda progress: None
+            [*self.world.labelled, *self.pool, *self.world.scoring], lambda progress: None
         )
         self._unlearnt: PoolObservation | None = None
         self._points = transport.standardise(self.seen.embeddings)
@@ -158,10 +159,15 @@ class Site:
 
     def seen_for(self, source: Source) -> PoolObservation:
         """What a cycle with a table of that source looks at."""
-        if source == "hindsight" and self._unlearnt is None:
-            spec = CycleSpec(self.name, BUDGET, table=replace(self.table, source=source))
-            self._unlearnt = out_of_fold(spec, self.world.labelled, self.seen, self)
-        return self._unlearnt if source == "hindsight" and self._unlearnt else self.seen
+        if source == "labelled" and self._unlearnt is None:
+            spec = CycleSpec(self.name, BUDGET, table=self.table_from(source))
+            self._unlearnt = out_of_fold(spec, self.split, self.seen, self)
+        return self._unlearnt if source == "labelled" and self._unlearnt else self.seen
+
+    def table_from(self, source: Source) -> TableSpec:
+        if source == "semi_supervised":
+            return replace(self.table, source=source)
+        return replace(self.table, source="hindsight", reservoir=source)
 
     def places(self, batch: Sequence[str]) -> IntArray:
         return np.array([self._place[name] for name in batch], dtype=np.int64)
@@ -260,7 +266,7 @@ def held_out(site: Site) -> tuple[dict[str, list[IntArray]], dict[str, FloatArra
             BUDGET,
             site.seen,
             np.arange(LABELLED),
-            np.arange(LABELLED, len(site.seen.ids)),
+            site.places(site.pool),
             {},
             np.random.default_rng([99, turn]),
         )
@@ -308,7 +314,7 @@ def table_of(
 ) -> LookupTable:
     """The largest table."""
     records = max(site.scale.records)
-    table = replace(site.table, records=records, source=source, design=kind)
+    table = replace(site.table_from(source), records=records, design=kind)
     spec = CycleSpec(site.name, BUDGET, table=table)
     query = Query(spec, site.split, site.seen_for(source), site.world.data.classes)
     ledger = site.ledger(f"{source}-{kind}")
@@ -401,7 +407,7 @@ def fitted(site: Site, table: LookupTable, model: Model, seen: PoolObservation) 
     build = VALUE_MODELS[model]
     spec = replace(site.table, value_model=model)
     made = build(seen.out_of_fold, np.arange(LABELLED), site.world.data.classes, spec)
-    counted, _ = weigh(table, np.random.default_rng(0))
+    counted, _ = weigh(table, site.table.rotations, np.random.default_rng(0))
     made.fit(counted)
     return made
 
@@ -438,7 +444,7 @@ def draw(figures: Mapping[str, float], asked: Asked) -> None:
                     sizes,
                     [figures[f"{one}_{kind}_spearman"] for one in tables],
                     marker="o" if design_of == "tilted" else "x",
-                    linestyle="-" if source == "hindsight" else ":",
+                    linestyle=STYLES[source],
                     color=f"C{MODELS.index(model)}",
                     label=f"{source}, {design_of}, {model}",
                 )

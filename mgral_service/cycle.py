@@ -15,6 +15,7 @@ import numpy as np
 
 from mgral_service.domain.boxes import Annotations, Detections, PoolObservation
 from mgral_service.domain.errors import InvalidInput, TooFewRecords
+from mgral_service.domain.hindsight import of_scoring
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import Detector, ProxyTrainer, Query, QueryStrategy, Weights
@@ -169,13 +170,18 @@ def _fit(bench: Workbench, journal: Journal, report: CycleReport) -> CycleReport
 def _observe(
     bench: Workbench, folds: _Crew | None, journal: Journal, report: CycleReport
 ) -> tuple[PoolObservation, CycleReport]:
-    """folds: where a table follows, whose hindsight asks for detections out of fold."""
+    """folds: where a table follows, whose hindsight asks for the scoring images too, or for
+    detections out of fold.
+    """
     journal.enter(Status.OBSERVING)
+    split = bench.split
     with _timed(journal) as elapsed:
-        ids = (*bench.split.labelled, *bench.split.unlabelled)
+        ids = (*split.labelled, *split.unlabelled)
+        if folds is not None and of_scoring(bench.spec.table, len(split.scoring)):
+            ids = (*ids, *split.scoring)
         observation = bench.detector.observe(ids, journal.progress)
         if folds is not None:
-            observation = out_of_fold(bench.spec, tuple(bench.split.labelled), observation, folds)
+            observation = out_of_fold(bench.spec, split, observation, folds)
     made = f"embeddings and {len(observation.detections.scores)} boxes of {len(ids)} images"
     report = _after(report, Status.OBSERVING, elapsed(), made)
     journal.keep_report(report)

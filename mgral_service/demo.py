@@ -36,7 +36,7 @@ TABLE = {
     "rate": 0.3,
     "steps": 60,
     "views": 4,
-    "online": 2,  # what the ridge would choose from either half of the labelled images
+    "online": 2,  # what the ridge would choose from either reservoir
 }
 SHOWN = 10
 

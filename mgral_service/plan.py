@@ -26,6 +26,7 @@ from mgral_service.datasets.loading import ImageStore, fit_in_memory
 from mgral_service.domain import transport
 from mgral_service.domain.boxes import Annotations
 from mgral_service.domain.errors import DatasetRefused, InvalidInput
+from mgral_service.domain.hindsight import of_scoring
 from mgral_service.domain.records import LookupRecord
 from mgral_service.domain.specs import CycleSpec, DatasetSpec, DetectorSpec, ExperimentSpec
 
@@ -58,12 +59,14 @@ class Stock:
     images   all of them, those of scoring and test included
     classes  None: not known
     words    where the figures come from, and what is missing
+    scoring  images of a scoring set that the dataset names; None: not known
     """
 
     pool: int | None
     images: int | None
     classes: int | None
     words: tuple[str, ...]
+    scoring: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +146,10 @@ def plan(spec: ExperimentSpec, seconds: StepSeconds, stock: Stock, with_table: b
     proxy_hours = proxy_steps * seconds.proxy / 3600
     proxies = table.records + table.online if with_table else 0
     waves = ceil(proxies / table.actors)
+    carved = _carved(spec)
+    scoring = stock.scoring if carved is None else carved
     fits = FITS
-    if with_table and table.source != "semi_supervised":
+    if with_table and table.source != "semi_supervised" and not of_scoring(table, scoring or 0):
         fits += table.rotations  # a detector of each base, which sees its reservoir
     cycles = []
     labelled = spec.initial
@@ -175,14 +180,15 @@ def plan(spec: ExperimentSpec, seconds: StepSeconds, stock: Stock, with_table: b
         detector_hours,
         proxy_hours,
         proxy_steps,
-        _scoring(spec),
+        carved,
         sum(one.proxies * record_bytes(one.budget) for one in cycles),
         None if stock.images is None else stock.images * 3 * side * side,
         spec.cycle.agent.iterations if with_table else 0,
     )
 
 
-def _scoring(spec: ExperimentSpec) -> int | None:
+def _carved(spec: ExperimentSpec) -> int | None:
+    """Scoring images that the dataset does not name; None: it names its own."""
     if spec.dataset.scoring is not None:
         return None
     return min(max(1, round(spec.dataset.scoring_share * spec.initial)), spec.initial - 1)
@@ -224,7 +230,8 @@ def stock_of(spec: DatasetSpec) -> Stock:
     pool = counts["labelled"] + counts.get("unlabelled", 0)
     total = sum(counts.values())
     found = f"{pool:,} images in the pool, {total - pool:,} others, counted in {spec.root}"
-    return Stock(pool, total, len(catalogue.classes), (found, *missing))
+    words = (found, *missing)
+    return Stock(pool, total, len(catalogue.classes), words, counts.get("scoring"))
 
 
 def _published(spec: DatasetSpec, missing: tuple[str, ...]) -> Stock:
@@ -237,7 +244,8 @@ def _published(spec: DatasetSpec, missing: tuple[str, ...]) -> Stock:
     )
     total = sum(PUBLISHED[name] for name in names)
     words = f"{pool:,} images in the pool, {total - pool:,} others, by their published counts"
-    return Stock(pool, total, CLASSES[spec.format], (words, *missing))
+    scoring = sum(PUBLISHED[name] for name in sets["scoring"]) if "scoring" in sets else None
+    return Stock(pool, total, CLASSES[spec.format], (words, *missing), scoring)
 
 
 def weights_checked(spec: DetectorSpec, classes: int) -> str:

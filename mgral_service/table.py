@@ -1,9 +1,9 @@
 """Filling the table of a cycle: which batches, beside which labelled images, and their proxies.
 
-Records of the pool's batches without labels are the paper's; hindsight records are of labelled
-images (domain/hindsight.py). With both, hindsight records and the twins that measure the surrogate
-come first, and what they show decides what the rest of the table is. Re-entrant: designs follow
-from the cycle's seed and the records that exist, and a record is kept the moment it exists.
+Records of the pool's batches without labels are the paper's; hindsight records are of images whose
+labels are known (domain/hindsight.py). With both, hindsight records and the twins that measure the
+surrogate come first, and what they show decides what the rest of the table is. Re-entrant: designs
+follow from the cycle's seed and the records that exist, and a record is kept the moment it exists.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ from mgral_service.domain.boxes import Detections, PoolObservation
 from mgral_service.domain.errors import TooFewRecords
 from mgral_service.domain.hindsight import Division
 from mgral_service.domain.lookup import LookupTable
+from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import ProxyTrainer, Query, QueryStrategy, Site, Weights
 from mgral_service.domain.records import DesignedBatch, LookupRecord, Progress, ProxySpec, Status
 from mgral_service.domain.seeds import Purpose, seed_of, stream
 from mgral_service.domain.specs import CycleSpec
+
+TRIED = len(design.CHEAP) + 2  # records of a tryout, two or more of them uniform batches
 
 
 class Ledger(Protocol):
@@ -51,22 +54,21 @@ class Crew(Protocol):
         ...
 
 
-def divided(spec: CycleSpec, labelled: Sequence[str]) -> tuple[Division, ...]:
-    """The labelled images for hindsight records; none if the table has none."""
-    if spec.table.source == "semi_supervised":
-        return ()
-    rng = stream(spec.seed, Purpose.DIVISION)
-    return hindsight.divisions(labelled, spec.budget, spec.table.rotations, rng)
+def divided(spec: CycleSpec, split: PoolSplit) -> tuple[Division, ...]:
+    """For hindsight records; none if the table has none."""
+    return hindsight.divisions(spec, split, stream(spec.seed, Purpose.DIVISION))
 
 
 def out_of_fold(
-    spec: CycleSpec, labelled: Sequence[str], seen: PoolObservation, crew: Crew
+    spec: CycleSpec, split: PoolSplit, seen: PoolObservation, crew: Crew
 ) -> PoolObservation:
-    """What was seen, and each reservoir's detections by a detector of its base: to that of all
-    labelled images a reservoir holds nothing new, as the pool does. Not its embeddings, as those of
-    different detectors cannot be compared.
+    """What was seen, and the detections in reservoirs of labelled images by detectors of their
+    bases: to that of all labelled images they hold nothing new, as the pool does. Not their
+    embeddings, as those of different detectors cannot be compared.
     """
-    parts = [crew.detections(one.base, one.reservoir) for one in divided(spec, labelled)]
+    if hindsight.of_scoring(spec.table, len(split.scoring)):
+        return seen
+    parts = [crew.detections(one.base, one.reservoir) for one in divided(spec, split)]
     return replace(seen, unlearnt=Detections.concat(parts)) if parts else seen
 
 
@@ -85,9 +87,13 @@ class Filling:
         spec = query.spec
         self._spec, self._seed = spec.table, spec.seed
         labelled = tuple(query.split.labelled)
-        self._divisions = divided(spec, labelled)
+        rotations = divided(spec, query.split)
+        self._shares = hindsight.shares(spec.table, bool(rotations))
+        room = self._shares.hindsight // 2 if spec.table.design == "tilted" else 0
+        rng = stream(spec.seed, Purpose.DIVISION, 1)
+        tryouts = hindsight.tryouts(spec, query.split, room // TRIED, rng)
+        self._rotations, self._divisions = rotations, (*rotations, *tryouts)
         self.bases = (labelled, *(one.base for one in self._divisions))
-        self._shares = hindsight.shares(spec.table, bool(self._divisions))
         self._unlearnt = query.observation.out_of_fold
         self._points = transport.standardise(query.observation.embeddings)
         self._position = {name: at for at, name in enumerate(query.observation.ids)}
@@ -117,7 +123,7 @@ class Filling:
         """Of the pool, or more hindsight if the surrogate is not worth it."""
         if not self._shares.rest:
             return []
-        if self._divisions and not self._surrogate_speaks(before):
+        if self._rotations and not self._surrogate_speaks(before):
             return self._hindsight(self._shares.rest, 1)
         rng = stream(self._seed, Purpose.DESIGN)
         return self._drawn(self._query, self._shares.rest, rng, self._classical(self._query))
@@ -135,33 +141,46 @@ class Filling:
         return stream(self._seed, Purpose.FIDELITY)
 
     def _hindsight(self, count: int, part: int) -> list[DesignedBatch]:
-        """`count` batches of reservoirs, the rotations taking turns; those of classical strategies
-        in part 0.
+        """`count` batches of reservoirs, the rotations taking turns; in part 0 with those of
+        classical strategies, and tryouts.
         """
+        tried = self._tried() if part == 0 else []
         drawn = []
-        for at, division in enumerate(self._divisions):
-            share = len(range(at, count, len(self._divisions)))
-            split = replace(
-                self._query.split,
-                labelled=dict.fromkeys(division.base, 0),
-                unlabelled=division.reservoir,
-            )
-            query = replace(
-                self._query,
-                split=split,
-                spec=replace(self._query.spec, budget=division.size),
-                observation=self._unlearnt,
-            )
+        for at, division in enumerate(self._rotations):
+            share = len(range(at, count - len(tried), len(self._rotations)))
+            query = self._beside(division)
             rng = stream(self._seed, Purpose.DESIGN, part + 1, at)
             picks = self._classical(query) if part == 0 else {}
-            drawn.append(
-                [
-                    replace(one, source="hindsight", rotation=at + 1)
-                    for one in self._drawn(query, share, rng, picks)
-                ]
-            )
+            drawn.append(_of(at + 1, self._drawn(query, share, rng, picks)))
         turns = max((len(some) for some in drawn), default=0)
-        return [some[turn] for turn in range(turns) for some in drawn if turn < len(some)]
+        taken = [some[turn] for turn in range(turns) for some in drawn if turn < len(some)]
+        return [*taken, *tried]
+
+    def _tried(self) -> list[DesignedBatch]:
+        """In every tryout one batch of each cheap strategy, equal ones once, and uniform ones."""
+        found = []
+        for at, division in enumerate(self._divisions[len(self._rotations) :]):
+            query = self._beside(division)
+            batches = design.tryout(
+                TRIED,
+                division.size,
+                query.observation,
+                self._places(division.reservoir),
+                self._classical(query),
+                stream(self._seed, Purpose.DESIGN, 0, at),
+            )
+            found += _of(len(self._rotations) + at + 1, batches)
+        return found
+
+    def _beside(self, division: Division) -> Query:
+        """What a strategy is asked that chooses from the reservoir."""
+        labelled = dict.fromkeys(division.base, 0)
+        return replace(
+            self._query,
+            split=PoolSplit(labelled, division.reservoir, division.scoring),
+            spec=replace(self._query.spec, budget=division.size),
+            observation=self._unlearnt,
+        )
 
     def _drawn(
         self,
@@ -216,13 +235,14 @@ class Filling:
     def sites(self) -> tuple[Site, ...]:
         """The pool, if records of it count, else the reservoirs."""
         query = self._query
-        counted, _ = hindsight.weigh(self._table(), self.fidelity_stream())
+        rng = self.fidelity_stream()
+        counted, _ = hindsight.weigh(self._table(), self._spec.rotations, rng)
         if ((counted.rotations == 0) & (counted.weights > 0)).any():
             size = min(query.spec.budget, len(query.split.unlabelled))
             return (Site(tuple(query.split.unlabelled), size, "semi_supervised", 0),)
         return tuple(
             Site(one.reservoir, one.size, "hindsight", at)
-            for at, one in enumerate(self._divisions, start=1)
+            for at, one in enumerate(self._rotations, start=1)
         )
 
     @property
@@ -305,21 +325,31 @@ class Filling:
         seed = seed_of(self._seed, Purpose.PROXY)
         if not self._spec.common_draws:
             seed = (seed + index * self._spec.repeats) % 2**31
+        scoring = self._divisions[one.rotation - 1].scoring if one.rotation else ()
         if one.source == "hindsight":
-            return ProxySpec(index, (*base, *one.batch), (), seed, one.rotation)
-        return ProxySpec(index, base, one.batch, seed, one.rotation)
+            return ProxySpec(index, (*base, *one.batch), (), seed, one.rotation, scoring)
+        return ProxySpec(index, base, one.batch, seed, one.rotation, scoring)
 
     def _starts_for(self, todo: Sequence[ProxySpec]) -> Mapping[int, Weights]:
         """A detector that has seen the base and nothing of the reservoir, for each rotation."""
         if self._spec.start == "initial":
             return {}
+        known = {frozenset(self.bases[one]): self._starts[one] for one in self._starts}
         for rotation in sorted({one.rotation for one in todo} - self._starts.keys()):
-            self._starts[rotation] = self._crew.weights(self.bases[rotation])
+            base = frozenset(self.bases[rotation])
+            if base not in known:
+                known[base] = self._crew.weights(self.bases[rotation])
+            self._starts[rotation] = known[base]
         return self._starts
 
     def _sketch(self, batch: Sequence[str]) -> tuple[float, ...]:
         found: FloatArray = transport.batch_sketch(self._points, self._places(batch))
         return tuple(found.tolist())
+
+
+def _of(rotation: int, batches: Sequence[DesignedBatch]) -> list[DesignedBatch]:
+    """With their labels, from the reservoir of that rotation."""
+    return [replace(one, source="hindsight", rotation=rotation) for one in batches]
 
 
 def _proxies(count: int) -> str:

@@ -60,13 +60,13 @@ class FakeProxies:
     """A proxy's mAP is .3 plus a tenth of the mean first embedding component of its batch, or of
     its labelled images.
 
-    Proxies whose index is in `bad` fail; after `dies_after` results the trainer raises. `seeds` are
-    those of the proxies by index, `starts` the weights that were handed over last.
+    Proxies whose index is in `bad` fail; after `dies_after` results the trainer raises. `specs` are
+    the proxies by index, `starts` the weights that were handed over last.
     """
 
     def __init__(self, bad: frozenset[int] = frozenset(), dies_after: int | None = None) -> None:
         self.trained: list[int] = []
-        self.seeds: dict[int, int] = {}
+        self.specs: dict[int, ProxySpec] = {}
         self.starts: Mapping[int, Weights] = NOTHING
         self._bad, self._dies_after = bad, dies_after
 
@@ -78,7 +78,7 @@ class FakeProxies:
             if self._dies_after is not None and len(self.trained) >= self._dies_after:
                 raise KeyboardInterrupt
             self.trained.append(spec.index)
-            self.seeds[spec.index] = spec.seed
+            self.specs[spec.index] = spec
             if spec.index in self._bad:
                 yield ProxyResult(spec.index, None, 0.1, "made to fail")
             else:

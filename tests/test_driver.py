@@ -225,9 +225,10 @@ def test_proxies_share_a_seed_or_have_one_each_and_the_records_hold_it(tmp_path:
         table = replace(SPEC.table, common_draws=common)
         rig = Rig(tmp_path / str(count), replace(SPEC, table=table))
         rig.drive()
-        assert len(set(rig.proxies.seeds.values())) == count
+        assert len({one.seed for one in rig.proxies.specs.values()}) == count
         records = rig.stores.table.records(NAME)
-        assert {record.index: record.seed for record in records} == rig.proxies.seeds
+        told = {index: one.seed for index, one in rig.proxies.specs.items()}
+        assert {record.index: record.seed for record in records} == told
 
 
 def test_a_restarted_driver_gives_a_proxy_the_seed_it_would_have_had(tmp_path: Path) -> None:
@@ -239,7 +240,7 @@ def test_a_restarted_driver_gives_a_proxy_the_seed_it_would_have_had(tmp_path: P
     broken.proxies = FakeProxies()
     broken.drive()
     calm.drive()
-    assert broken.proxies.seeds == {at: calm.proxies.seeds[at] for at in range(3, 8)}
+    assert broken.proxies.specs == {at: calm.proxies.specs[at] for at in range(3, 8)}
 
 
 def test_failed_proxies_are_named_and_the_cycle_goes_on(rig: Rig) -> None:

@@ -57,6 +57,16 @@ def test_proposed_batches_and_detectors_of_bases_cost_trainings() -> None:
     assert (made.cycles[0].fits, made.cycles[0].proxies) == (5, 8)
 
 
+def test_enough_scoring_images_need_no_detectors_of_bases() -> None:
+    """48 carved of 192, or as many named by the dataset."""
+    carved = replace(SPEC, initial=192)
+    assert plan.plan(carved, SECONDS, UNKNOWN, with_table=True).cycles[0].fits == 2
+    named = replace(SPEC, dataset=replace(SPEC.dataset, scoring="scoring.json"))
+    for scoring, fits in ((48, 2), (47, 4), (None, 4)):
+        stock = Stock(None, None, None, (), scoring)
+        assert plan.plan(named, SECONDS, stock, with_table=True).cycles[0].fits == fits
+
+
 def test_labels_grow_by_the_budget() -> None:
     made = plan.plan(SPEC, SECONDS, UNKNOWN, with_table=True)
     assert [(one.labelled, one.budget) for one in made.cycles] == [(100, 50), (150, 50)]

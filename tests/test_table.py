@@ -25,6 +25,8 @@ from tests.doubles import CLASSES, FakeProxies, ids, observation
 
 NAMES = ids(70)
 LABELLED, POOL = NAMES[:30], NAMES[30:]
+SCORING = ids(130)[70:]
+SPLIT = PoolSplit(dict.fromkeys(LABELLED, 0), POOL, ())
 SEEN = observation(NAMES)
 SPEC = CycleSpec("toy", 6, table=TableSpec(records=20, online=4))
 
@@ -81,10 +83,14 @@ class BlindProxies(FakeProxies):
 
 
 def filling(
-    ledger: Ledger, spec: CycleSpec = SPEC, crew: Crew | None = None, labelled: int = 30
+    ledger: Ledger,
+    spec: CycleSpec = SPEC,
+    crew: Crew | None = None,
+    labelled: int = 30,
+    scoring: tuple[str, ...] = (),
 ) -> Filling:
-    split = PoolSplit(dict.fromkeys(NAMES[:labelled], 0), POOL, ())
-    query = Query(spec, split, SEEN, CLASSES)
+    split = PoolSplit(dict.fromkeys(NAMES[:labelled], 0), POOL, scoring)
+    query = Query(spec, split, observation((*NAMES, *scoring)), CLASSES)
     return Filling("cyc", query, crew or Crew(FakeProxies()), ledger)
 
 
@@ -123,7 +129,7 @@ def test_a_surrogate_that_means_nothing_leaves_the_table_to_hindsight() -> None:
 
 def test_every_labelled_image_is_seen_by_a_detector_that_was_not_fitted_to_it() -> None:
     crew = Crew(FakeProxies())
-    seen = out_of_fold(SPEC, LABELLED, SEEN, crew)
+    seen = out_of_fold(SPEC, SPLIT, SEEN, crew)
     assert [base for base, _ in crew.observers] == list(filling(Ledger()).bases[1:])
     assert sorted(name for _, names in crew.observers for name in names) == sorted(LABELLED)
     assert not any(set(base) & set(names) for base, names in crew.observers)
@@ -138,9 +144,59 @@ def test_every_labelled_image_is_seen_by_a_detector_that_was_not_fitted_to_it() 
 
 def test_without_hindsight_nothing_is_seen_twice() -> None:
     crew = Crew(FakeProxies())
-    seen = out_of_fold(with_source("semi_supervised"), LABELLED, SEEN, crew)
+    seen = out_of_fold(with_source("semi_supervised"), SPLIT, SEEN, crew)
     assert not crew.observers
     assert seen is SEEN
+
+
+def test_scoring_images_are_seen_by_the_detector_as_they_are() -> None:
+    crew = Crew(FakeProxies())
+    assert out_of_fold(SPEC, replace(SPLIT, scoring=SCORING), SEEN, crew) is SEEN
+    assert not crew.observers
+
+
+def test_scoring_images_stand_in_for_the_pool_and_the_others_score() -> None:
+    """A part of them, beside all labelled images, from the task detector's weights; twins too."""
+    crew, ledger = Crew(FakeProxies()), Ledger()
+    spec = replace(SPEC, table=replace(SPEC.table, start="detector"))
+    filling(ledger, spec, crew, scoring=SCORING).fill()
+    assert set(crew.fitted) == {LABELLED}
+    assert isinstance(crew.proxies, FakeProxies)
+    rotations = {}
+    for one in ledger.records():
+        proxy = crew.proxies.specs[one.index]
+        told = one.batch if one.source == "hindsight" else ()
+        assert set(proxy.labelled) == {*LABELLED, *told}
+        assert set(proxy.batch) == {*one.batch} - {*told}
+        if one.rotation:
+            assert set(one.batch) <= {*SCORING} - {*proxy.scoring}
+            assert len(proxy.scoring) == len(SCORING) // 2
+            rotations[one.rotation] = proxy.scoring
+        else:
+            assert set(one.batch) <= {*POOL}
+            assert not proxy.scoring  # all of them
+    assert {*rotations} == {1, 2}
+    assert sorted((*rotations[1], *rotations[2])) == sorted(SCORING)
+
+
+def test_half_of_the_table_tries_strategies_in_halves_drawn_anew() -> None:
+    spec = with_source("hindsight")
+    ledger = Ledger()
+    made = filling(ledger, replace(spec, table=replace(spec.table, records=96)), scoring=SCORING)
+    made.fill()
+    records = ledger.records()
+    assert [one.rotation for one in made.sites] == [1, 2]
+    assert {one.rotation for one in records} == {*range(1, 9)}
+    for rotation in range(3, 9):
+        tried = [one.design for one in records if one.rotation == rotation]
+        assert len(tried) == 8
+        assert {"entropy", "entropy_sum", "class_balance", "coreset", "uniform"} < {*tried}
+        assert tried.count("entropy") == 1
+    first, second = (
+        {name for one in records if one.rotation == rotation for name in one.batch}
+        for rotation in (3, 4)
+    )
+    assert not first & second
 
 
 def test_classical_strategies_are_tried_in_every_rotation() -> None:
@@ -162,20 +218,23 @@ def test_a_restart_with_all_records_fits_no_detector() -> None:
     assert ledger.kept == before
 
 
-def test_what_a_ridge_chooses_is_tried_in_every_rotation() -> None:
+@pytest.mark.parametrize("scoring", [(), SCORING])
+def test_what_a_ridge_chooses_is_tried_in_every_rotation(scoring: tuple[str, ...]) -> None:
     """Without records of that rotation: its batch is worth more than chance, as in this world the
     worth lies in the embedding."""
     ledger, spec = Ledger(), with_source("hindsight")
     spec = replace(spec, agent=AgentSpec(iterations=8, draws=4, lane=16))
-    made = filling(ledger, spec)
-    split = PoolSplit(dict.fromkeys(LABELLED, 0), POOL, ())
-    query = Query(spec, split, SEEN, CLASSES, made.fill(), made)
+    made = filling(ledger, spec, scoring=scoring)
+    split, seen = replace(SPLIT, scoring=scoring), observation((*NAMES, *scoring))
+    query = Query(spec, split, seen, CLASSES, made.fill(), made)
     choice = STRATEGIES["mgral"]().select(query, np.random.default_rng(0), lambda progress: None)
+    assert {*choice.ids} < {*POOL}
     tried = [one for one in ledger.records() if one.design == "ridge"]
     assert [one.rotation for one in tried] == [1, 2]
+    reservoirs = {site.rotation: {*site.images} for site in made.sites}
     for one in tried:
-        reservoir = set(LABELLED) - set(made.bases[one.rotation])
-        assert set(one.batch) < reservoir
+        assert set(one.batch) < reservoirs[one.rotation]
+        assert not reservoirs[one.rotation] & {*made.bases[one.rotation]}
     assert choice.evidence is not None
     trial = next(one for one in choice.evidence.trials if one.name == "ridge")
     assert trial.records == 2

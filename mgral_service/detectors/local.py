@@ -119,7 +119,7 @@ class LocalProxyTrainer:
     `starts` alone.
 
     annotations  of the labelled and the scoring images at least, original pixels
-    scoring      ids that score proxies; never trained on
+    scoring      ids that score proxies, those of which train one excepted (ProxySpec.scoring)
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class LocalProxyTrainer:
         self._pauses = pauses(table)
         self._objective: ConsistencyLoss = OBJECTIVES[table.objective]()
         self._annotations = annotations
-        self._truth = annotations.subset(scoring)
+        self._scoring = tuple(scoring)
         self._device = torch.device(device)
         self._net = build(detector, classes, self._device)
         self._bank = None
@@ -165,7 +165,8 @@ class LocalProxyTrainer:
             yield ProxyResult(spec.index, score, monotonic() - began, cause)
 
     def _score(self, spec: ProxySpec, start: Weights | None) -> float:
-        both = set(self._truth.ids) & {*spec.labelled, *spec.batch}
+        truth = self._annotations.subset(spec.scoring or self._scoring)
+        both = {*truth.ids} & {*spec.labelled, *spec.batch}
         if both:
             raise InvalidInput(f"image {min(both)}", "trains a proxy and scores it: choose one")
         self._net.initialise(spec.seed)
@@ -174,7 +175,7 @@ class LocalProxyTrainer:
         curve: list[tuple[int, float]] = []
 
         def look(step: int) -> None:
-            curve.append((step, self._map()))
+            curve.append((step, self._map(truth)))
 
         fit(
             self._net,
@@ -200,18 +201,18 @@ class LocalProxyTrainer:
         labelled, batch = sorted(spec.labelled), sorted(spec.batch)
         return self._bank.draw_batches(labelled, batch, self._spec.batch, spec.seed)
 
-    def _map(self) -> float:
-        """mAP as the net stands, on the scoring images."""
+    def _map(self, truth: Annotations) -> float:
+        """mAP as the net stands, on the images of `truth`."""
         kept = None if self._bank is None else self._bank.plain
         seen = observe(
             self._net,
             self._images,
-            self._truth.ids,
+            truth.ids,
             LOOSE,
             features=kept,
             precision=self._spec.precision,
         )
-        return self._metric(seen.detections, self._truth)
+        return self._metric(seen.detections, truth)
 
 
 def pauses(table: TableSpec) -> tuple[int, ...]:

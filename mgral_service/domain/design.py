@@ -1,6 +1,4 @@
-"""Which batches fill the table: tilted, uniform, and one from each
-cheap strategy.
-"""
+"""Which batches fill the table: tilted, uniform, and those of cheap strategies."""
 
 from __future__ import annotations
 
@@ -61,6 +59,23 @@ def draw(
         chosen = gumbel_top(scores, size, rng)
         batches.append(DesignedBatch(tuple(pool[at] for at in chosen), "tilted"))
     return tuple(batches[:count])
+
+
+def tryout(
+    count: int,
+    budget: int,
+    observation: PoolObservation,
+    unlabelled: IntArray,
+    classical: Mapping[str, IntArray],
+    rng: np.random.Generator,
+) -> tuple[DesignedBatch, ...]:
+    """`count` batches: those of `classical` (equal ones once), and uniform ones. See `draw`."""
+    ids = observation.ids
+    pool = tuple(sorted(ids[at] for at in unlabelled))
+    size = min(budget, len(pool))
+    named = {name: tuple(ids[at] for at in batch) for name, batch in classical.items()}
+    batches = _classical(named, set(pool), size, count)
+    return (*batches, *(_uniform(pool, size, rng) for _ in range(count - len(batches))))
 
 
 def gumbel_top(scores: FloatArray, size: int, rng: np.random.Generator) -> IntArray:

@@ -1,55 +1,93 @@
 """Hindsight records: what batches of images would have brought whose labels are already paid for.
 
-The labelled images are divided into a base and a reservoir. A proxy trained on the base and a batch
-of the reservoir, all with labels, measures a true gain; a value model over batch features carries
-it to batches of the pool. Its twin, trained on the same images with the batch unlabelled, is what
-the paper measures: how alike the two rank batches is the surrogate's fidelity.
+A proxy trained on a base and a batch of a reservoir, all with labels, measures a true gain; a value
+model over batch features carries it to batches of the pool. Reservoirs are parts of the scoring
+images, which are drawn as the pool is and which the detector has not seen either: the base is all
+labelled images, and the other scoring images score. Where these are too few, the labelled images
+are divided into base and reservoir. A record's twin, trained on the same images with the batch
+unlabelled, is what the paper measures: how alike the two rank batches is the surrogate's fidelity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mgral_service.domain.arrays import FloatArray
 from mgral_service.domain.lookup import LookupTable
+from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.records import Reliability
 from mgral_service.domain.reliability import rank_reliability
-from mgral_service.domain.specs import TableSpec
+from mgral_service.domain.specs import CycleSpec, TableSpec
 
 LEAST_LABELLED = 12  # fewer leave no reservoir to draw different batches from
+LEAST_SCORING = 48  # fewer leave too little to draw from, or to score by
 TWIN_SHARE = 0.2  # of the records, that measure the surrogate's fidelity
 POOL_SHARE = 0.3  # of the records, for batches of the pool if the surrogate is worth it
 
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """Labelled images, divided: a batch of `size` images of the reservoir joins the base."""
+    """Images whose labels are known, divided: a batch of `size` images of the reservoir joins the
+    base, and `scoring` tell what it brought.
+    """
 
     base: tuple[str, ...]
     reservoir: tuple[str, ...]
     size: int
+    scoring: tuple[str, ...]
 
 
-def divisions(
-    labelled: Sequence[str], budget: int, rotations: int, rng: np.random.Generator
-) -> tuple[Division, ...]:
-    """`rotations` of them, each labelled image in one reservoir; none for too few labelled images.
+def of_scoring(spec: TableSpec, scoring: int) -> bool:
+    """Whether hindsight draws its batches from the scoring images, of which there are so many."""
+    wanted = spec.source != "semi_supervised" and spec.reservoir == "scoring"
+    return wanted and scoring >= LEAST_SCORING
+
+
+def divisions(spec: CycleSpec, split: PoolSplit, rng: np.random.Generator) -> tuple[Division, ...]:
+    """One a rotation, each image of what is divided in one reservoir; none without hindsight or for
+    too few images.
 
     A batch is min(budget, half the reservoir). No two reservoirs share an image, so that records of
     one tell how well those of others speak of images they have not seen, as the pool's are.
     """
-    if len(labelled) < LEAST_LABELLED:
+    held = of_scoring(spec.table, len(split.scoring))
+    known = sorted(split.scoring if held else split.labelled)
+    if spec.table.source == "semi_supervised" or len(known) < LEAST_LABELLED:
         return ()
-    shuffled = [sorted(labelled)[at] for at in rng.permutation(len(labelled))]
+    return _divided(spec, split, spec.table.rotations, rng)
+
+
+def tryouts(
+    spec: CycleSpec, split: PoolSplit, count: int, rng: np.random.Generator
+) -> tuple[Division, ...]:
+    """`count` more, each of half of the scoring images drawn anew and then of the other half, where
+    strategies are tried; none where the scoring images do not stand in for the pool.
+
+    What a strategy gains depends on which half it chooses from, and which scores, more than on
+    anything else, so it is tried on many.
+    """
+    if not of_scoring(spec.table, len(split.scoring)):
+        return ()
+    found: list[Division] = []
+    while len(found) < count:
+        found += _divided(spec, split, 2, rng)
+    return tuple(found[:count])
+
+
+def _divided(
+    spec: CycleSpec, split: PoolSplit, parts: int, rng: np.random.Generator
+) -> tuple[Division, ...]:
+    held = of_scoring(spec.table, len(split.scoring))
+    known = sorted(split.scoring if held else split.labelled)
+    shuffled = [known[at] for at in rng.permutation(len(known))]
     found = []
-    for turn in range(rotations):
-        reservoir = shuffled[turn::rotations]
-        base = sorted({*shuffled} - {*reservoir})
-        size = min(budget, len(reservoir) // 2)
-        found.append(Division(tuple(base), tuple(sorted(reservoir)), size))
+    for turn in range(parts):
+        reservoir = tuple(sorted(shuffled[turn::parts]))
+        others = tuple(sorted({*known} - {*reservoir}))
+        base, scoring = (tuple(split.labelled), others) if held else (others, split.scoring)
+        found.append(Division(base, reservoir, min(spec.budget, len(reservoir) // 2), scoring))
     return tuple(found)
 
 
@@ -74,8 +112,11 @@ def shares(spec: TableSpec, divided: bool) -> Shares:
     return Shares(spec.records - twins - rest, twins, rest)
 
 
-def weigh(table: LookupTable, rng: np.random.Generator) -> tuple[LookupTable, Reliability | None]:
-    """The table with weights, and the surrogate's fidelity.
+def weigh(
+    table: LookupTable, rotations: int, rng: np.random.Generator
+) -> tuple[LookupTable, Reliability | None]:
+    """The table with weights, and the surrogate's fidelity. rotations: those beyond are tryouts,
+    which do not count: their reservoirs share images with those of others.
 
     Without hindsight records all others count in full. Beside them a record of the pool counts as
     far as the surrogate has been shown to rank batches as their labels do: by the lower end of the
@@ -87,6 +128,7 @@ def weigh(table: LookupTable, rng: np.random.Generator) -> tuple[LookupTable, Re
     found = fidelity(table, rng)
     trust = 0.0 if found is None else max(0.0, found.low)
     weights = np.where(hindsight, 1.0, np.where(table.rotations == 0, trust, 0.0))
+    weights[table.rotations > rotations] = 0.0
     return replace(table, weights=weights), found
 
 

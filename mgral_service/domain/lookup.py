@@ -56,7 +56,7 @@ class LookupTable:
         """
         counted = np.unique(self.rotations[(self.rotations > 0) & (self.weights > 0)])
         alone = np.flatnonzero(self.rotations == 0 if len(counted) > 1 else self.rotations >= 0)
-        together = np.unique(self.rotations[self.rotations > 0]) if len(counted) > 1 else ()
+        together = counted if len(counted) > 1 else ()
         return (
             *(np.array([row]) for row in alone),
             *(np.flatnonzero(self.rotations == rotation) for rotation in together),

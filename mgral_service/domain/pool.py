@@ -21,7 +21,8 @@ class PoolSplit:
     labelled    id -> number of the cycle that labelled it (0: before the first), in order of
                 labelling
     unlabelled  ids a strategy may choose from
-    scoring     labelled images that score proxies; never trained on, never chosen
+    scoring     labelled images that score proxies; never chosen, and the detector is never trained
+                on them (a hindsight proxy may be on some, scored by others; domain/hindsight.py)
     test        seen by reports only
     """
 

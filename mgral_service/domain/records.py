@@ -167,8 +167,8 @@ class DesignedBatch:
     """A batch to train a proxy on, and what drew it: "tilted", "uniform", a strategy's name,
     "ridge" or "agent".
 
-    rotation  0: of the pool, beside all labelled images; r: of labelled images, beside the r-th
-              base (domain/hindsight.py)
+    rotation  0: of the pool, beside all labelled images; r: of the r-th reservoir, beside its base
+              (domain/hindsight.py)
     """
 
     batch: tuple[str, ...]
@@ -180,7 +180,8 @@ class DesignedBatch:
 @dataclass(frozen=True, slots=True)
 class ProxySpec:
     """One proxy to train: on `labelled` with labels and `batch` without, everything random from
-    `seed`. rotation: see DesignedBatch; it names the weights to start from.
+    `seed`. rotation: see DesignedBatch; it names the weights to start from. scoring: which of the
+    scoring images score it, all without any.
     """
 
     index: int
@@ -188,6 +189,7 @@ class ProxySpec:
     batch: tuple[str, ...]
     seed: int
     rotation: int = 0
+    scoring: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,8 +304,8 @@ class RewardPoint:
 class TablePoint:
     """A record as the report shows it; `estimated` is `level` and what the value model, with this
     record and its block (LookupTable.blocks) left out, says beyond the mean of what was left in;
-    `weight` in [0, 1] is how far it counted, `level` the mean of the records it is compared with
-    (same source, same labelled images).
+    `weight` in [0, 1] is how far it counted there, `level` the mean of the records it is compared
+    with (same source, same reservoir).
     """
 
     index: int
@@ -316,16 +318,13 @@ class TablePoint:
     level: float = 0.0
 
 
-ELSEWHERE = 2  # records that what a strategy gained on other pools counts for: those of a cycle
-
-
 @dataclass(frozen=True, slots=True)
 class Trial:
     """How a strategy fared where it was tried: in records of batches that it chose.
 
     gain: mean over those records of what each measured less its `level`, a fraction of mAP, 0
     without any; earlier: how many of them are of earlier cycles; spread: standard deviation of a
-    record; elsewhere: what the strategy gained over uniform on other pools at least
+    record
     """
 
     name: str
@@ -333,22 +332,16 @@ class Trial:
     gain: float
     earlier: int = 0
     spread: float = 0.0
-    elsewhere: float = 0.0
 
     @property
-    def expected(self) -> float:
-        """The gain as if ELSEWHERE records more had gained what the strategy did elsewhere: the
-        mean of a normal posterior.
-        """
-        told = self.gain * self.records + self.elsewhere * ELSEWHERE
-        return told / (self.records + ELSEWHERE)
+    def error(self) -> float:
+        """Standard error of the gain; infinite without a record."""
+        return self.spread / self.records**0.5 if self.records else float("inf")
 
     @property
     def safe(self) -> float:
-        """The expected gain less its standard error (the one-standard-error rule; Breiman et al.
-        1984).
-        """
-        return self.expected - self.spread / float((self.records + ELSEWHERE) ** 0.5)
+        """The gain less its standard error (the one-standard-error rule; Breiman et al. 1984)."""
+        return self.gain - self.error
 
 
 @dataclass(frozen=True, slots=True)

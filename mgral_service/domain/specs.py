@@ -150,7 +150,9 @@ class TableSpec:
                     (the paper); "hindsight", a batch of labelled images with their labels
                     (domain/hindsight.py); "both", the first weighted by how well it agrees with the
                     second
-    rotations       parts of the labelled images which in turn play the pool of hindsight records
+    reservoir       images that play the pool of hindsight records: the "scoring" images, where they
+                    are enough (domain/hindsight.py), or else the "labelled" ones
+    rotations       parts of them which in turn do
     online          most proxies trained beyond `records`: on what a ridge, taught by the other
                     rotations, chooses from each reservoir, and on batches that the agent proposes
                     while it learns
@@ -181,6 +183,7 @@ class TableSpec:
     gpus: float = 0.0
     max_failures: int = 2
     source: Literal["semi_supervised", "hindsight", "both"] = "both"
+    reservoir: Literal["scoring", "labelled"] = "scoring"
     rotations: int = 2
     online: int = 8
     value_model: Literal["ridge", "gp", "idw", "onehot"] = "ridge"
@@ -288,8 +291,8 @@ class CycleSpec:
     when_uninformed  what selects when the reward's reliability interval is not above zero, or what
                      it chose where it was tried promises less than what a classical strategy
                      chooses: a strategy that needs no reward, or "best_classical", the one of them
-                     expected to gain most, by its own batches among the records and by what it
-                     gained on other pools; if that is less than its standard error, uniform
+                     whose own batches among the records gained most; if that is less than its
+                     standard error, uniform
     choice           "portfolio": the best of the agent's batch and its rivals', or when_uninformed;
                      "agent": always the agent's batch, as the paper has it
     """

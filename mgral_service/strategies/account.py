@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from mgral_service.domain.hindsight import LEAST_LABELLED
-from mgral_service.domain.records import ELSEWHERE, Candidate, Evidence, Trial
+from mgral_service.domain.hindsight import LEAST_LABELLED, LEAST_SCORING, of_scoring
+from mgral_service.domain.records import Candidate, Evidence, Trial
 from mgral_service.domain.specs import BEST_CLASSICAL, CycleSpec
 from mgral_service.strategies.reasons import spoken
 from mgral_service.strategies.trials import best_classical, outdone
 
-_ASSUMED = (
-    " They tell what helps beside a part of the labelled images; that it helps beside all of them "
-    "too is assumed, not measured."
-)
 _TOO_FEW = f" There are fewer than {LEAST_LABELLED} labelled images, too few for hindsight records."
 
 
-def tell(evidence: Evidence, spec: CycleSpec, winner: str) -> tuple[str, ...]:
-    """How far the reward can be trusted, who won by how much, how the agent did."""
+def tell(evidence: Evidence, spec: CycleSpec, winner: str, scoring: int) -> tuple[str, ...]:
+    """How far the reward can be trusted, who won by how much, how the agent did. scoring: how many
+    scoring images there are.
+    """
     return tuple(
         line
         for line in (
             _table(evidence),
-            _source(evidence, spec),
+            _source(evidence, spec, scoring),
             _fidelity(evidence),
             _honesty(evidence, spec, winner),
             _trials(evidence),
-            _expected(evidence),
             _portfolio(evidence, spec),
             _agent(evidence),
             _overlap(evidence, winner),
@@ -44,26 +41,49 @@ def _table(evidence: Evidence) -> str:
     )
 
 
-def _source(evidence: Evidence, spec: CycleSpec) -> str:
+def _source(evidence: Evidence, spec: CycleSpec, scoring: int) -> str:
     """Which of the two rewards spoke."""
+    of, assumed = _reservoir(spec, scoring)
+    tryouts = sum(one.source == "hindsight" and one.weight == 0 for one in evidence.table)
+    if tryouts:
+        assumed += f" {tryouts} more tried strategies in halves of them drawn anew."
     counted = [point for point in evidence.table if point.weight > 0]
     with_labels = sum(point.source == "hindsight" for point in counted)
     if with_labels == len(counted):
         return (
             f"Hindsight spoke: the {with_labels} proxies that count were trained on batches of "
-            f"labelled images with their labels.{_ASSUMED}"
+            f"{of} images with their labels.{assumed}"
         )
     if with_labels:
         trust = min(point.weight for point in counted)
         return (
-            f"Both rewards spoke: {with_labels} proxies trained on labelled batches with their "
-            f"labels, and {len(counted) - with_labels} on batches of the pool without labels, each "
-            f"counting {trust:.2f} of one of those.{_ASSUMED}"
+            f"Both rewards spoke: {with_labels} proxies trained on batches of {of} images with "
+            f"their labels, and {len(counted) - with_labels} on batches of the pool without "
+            f"labels, each counting {trust:.2f} of one of those.{assumed}"
         )
     wanted = "" if spec.table.source == "semi_supervised" else _TOO_FEW
     return (
         f"The surrogate spoke: all proxies were trained on batches of the pool without "
         f"labels.{wanted}"
+    )
+
+
+def _reservoir(spec: CycleSpec, scoring: int) -> tuple[str, str]:
+    """What images hindsight drew from, and what that leaves open."""
+    if of_scoring(spec.table, scoring):
+        return "scoring", (
+            f" Beside all labelled images a part of the {scoring} scoring images stood in for the "
+            "pool, and the others told what it brought; they train no detector."
+        )
+    few = (
+        f" With {LEAST_SCORING} scoring images or more these would stand in for the pool; there "
+        f"are {scoring}."
+        if spec.table.reservoir == "scoring"
+        else ""
+    )
+    return "labelled", (
+        " They tell what helps beside a part of the labelled images; that it helps beside all of "
+        f"them too is assumed, not measured.{few}"
     )
 
 
@@ -111,50 +131,38 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
 
 
 def _outdone(ridge: Trial, best: Trial) -> str:
-    tried = (
-        "But batches that its values chose, from labelled images whose records they did not know, "
-        f"gained {ridge.gain:+.4f}"
-    )
-    if best.records and best.gain > ridge.gain:
-        return f"{tried}, and those of {spoken(best.name)} {best.gain:+.4f}."
     return (
-        f"{tried}; with what it gained on other pools, {spoken(best.name)} is expected to gain "
-        "more than they are."
+        "But batches that its values chose, from images whose records they did not know, gained "
+        f"{_gained(ridge)}, and those of {spoken(best.name)} {_gained(best)}."
     )
+
+
+def _gained(one: Trial) -> str:
+    return f"{one.gain:+.4f} ± {one.error:.4f}"
 
 
 def _of_classical(evidence: Evidence, winner: str) -> str:
     if best_classical(evidence.trials) is None:
         return (
-            "No classical strategy is expected to gain more over uniform chance than its standard "
-            f"error; so {spoken(winner)} chose."
+            "No classical strategy gained more over uniform chance than its standard error where "
+            f"it was tried; so {spoken(winner)} chose."
         )
     return (
         f"So {spoken(winner)} chose, of the classical strategies other than uniform chance the one "
-        "expected to gain most, its standard error allowed for."
+        "that gained most where it was tried, its standard error allowed for."
     )
 
 
 def _trials(evidence: Evidence) -> str:
     gained = ", ".join(
-        f"{spoken(one.name)} {one.gain:+.4f} ({one.records} record{'s' * (one.records > 1)}"
+        f"{spoken(one.name)} {_gained(one)} ({one.records} record{'s' * (one.records > 1)}"
         f"{f', {one.earlier} of earlier cycles' if one.earlier else ''})"
         for one in evidence.trials
         if one.records
     )
     return gained and (
-        f"Batches that one strategy chose gained, over the other records of their kind: {gained}."
-    )
-
-
-def _expected(evidence: Evidence) -> str:
-    told = ", ".join(
-        f"{spoken(one.name)} {one.expected:+.4f} ± {one.expected - one.safe:.4f}"
-        for one in evidence.trials
-    )
-    return told and (
-        f"With what each gained at least on other pools, as {ELSEWHERE} records more, they are "
-        f"expected to gain: {told}."
+        "Batches that one strategy chose gained, over the other records of their kind and with "
+        f"their standard error: {gained}."
     )
 
 

@@ -87,16 +87,15 @@ class Mgral:
             known = ", ".join((BEST_CLASSICAL, *self._rivals))
             raise InvalidInput("when_uninformed", f"must be one of {known}")
         alone = deepcopy(rng)
-        view = PoolView(query.split, query.observation.out_of_fold, query.classes)
+        view = PoolView(query.split, query.observation.out_of_fold, query.classes, replayed=True)
         seeds = _Seeds.draw(rng)
         build = VALUE_MODELS[spec.table.value_model]
-        reward = _Reward(
-            build(view.observation, view.labelled, view.classes, spec.table), view, seeds.bootstrap
-        )
+        model = build(view.observation, view.labelled, view.classes, spec.table)
+        reward = _Reward(model, view, spec.table.rotations, seeds.bootstrap)
         reward.fit(_table_of(query))
         if query.online is not None and spec.choice == "portfolio":
             reward.try_out(query.online)
-        rankings = _pick_all(self._rivals, query, alone)
+        rankings = _pick_all(self._rivals, query, view, alone)
         states = view.states(spec.agent.state)
         agent = _train(query, view, states, reward, seeds, report)
         filled = _filled(view, reward.model, spec.budget)
@@ -134,7 +133,7 @@ class Mgral:
             chosen.scores,
             explain(view, winner, chosen, others, reward.table),
             _arrays(agent, filled),
-            replace(evidence, words=tell(evidence, spec, winner)),
+            replace(evidence, words=tell(evidence, spec, winner, len(query.split.scoring))),
         )
 
 
@@ -144,16 +143,17 @@ class _Reward:
     fidelity  of records without labels (domain/hindsight.py)
     """
 
-    def __init__(self, model: ValueModel, view: PoolView, seed: int) -> None:
+    def __init__(self, model: ValueModel, view: PoolView, rotations: int, seed: int) -> None:
         self.model = model
         self.table: LookupTable
         self.fidelity: Reliability | None = None
-        self._view, self._seed = view, seed
+        self._view, self._rotations, self._seed = view, rotations, seed
 
     def fit(self, table: LookupTable) -> None:
         """To a table whose positions are those of the query's observation."""
         moved = self._view.move(table)
-        self.table, self.fidelity = weigh(moved, np.random.default_rng(self._seed))
+        rng = np.random.default_rng(self._seed)
+        self.table, self.fidelity = weigh(moved, self._rotations, rng)
         self.model.fit(self.table)
 
     def try_out(self, online: OnlineTable) -> None:
@@ -213,11 +213,15 @@ def _table_of(query: Query) -> LookupTable:
 
 
 def _pick_all(
-    rivals: Mapping[str, Pick], query: Query, rng: np.random.Generator
+    rivals: Mapping[str, Pick], query: Query, view: PoolView, rng: np.random.Generator
 ) -> dict[str, Ranking]:
-    """What each would choose if it were the cycle's strategy."""
-    view = PoolView(query.split, query.observation, query.classes)
-    return {name: pick(view, query.spec.budget, deepcopy(rng)) for name, pick in rivals.items()}
+    """What each would choose if it were the cycle's strategy, as positions in the view."""
+    own = PoolView(query.split, query.observation, query.classes)
+    found = {}
+    for name, pick in rivals.items():
+        picked = pick(own, query.spec.budget, deepcopy(rng))
+        found[name] = Ranking(view.places(own.names(picked.positions)), picked.scores)
+    return found
 
 
 def _train(
@@ -308,8 +312,9 @@ def rerank(
     rng: np.random.Generator,
 ) -> Choice:
     """See `strategies.rerank`. With the cycle's own budget and rng it gives the cycle's images."""
-    seen = observation if winner in rivals else observation.out_of_fold
-    view = PoolView(split, seen, classes)
+    classical = winner in rivals
+    seen = observation if classical else observation.out_of_fold
+    view = PoolView(split, seen, classes, replayed=not classical)
     if winner == AGENT:
         weights = policy_weights(agent)
         if not weights:

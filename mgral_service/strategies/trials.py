@@ -7,7 +7,7 @@ strategies are: taught by the records of other rotations, it chooses from a rese
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from mgral_service.domain.errors import InvalidInput
@@ -18,18 +18,6 @@ from mgral_service.strategies.view import PoolView
 
 RIDGE = "ridge"
 UNIFORM = "uniform"
-GAINED_ELSEWHERE: Mapping[str, float] = {
-    "entropy": -0.039,
-    "entropy_sum": -0.001,
-    "entropy_max": -0.005,
-    "coreset": -0.001,
-    "entropy_coreset": 0.004,
-    "class_balance": 0.014,
-}
-"""Area under the curve of AP50 above that of uniform, the lesser of bccd's and chess_pieces': what
-the mean is at least, its standard error over the two allowed for. Measured on their test images, so
-those are no test of this choice (benchmarks/README.md, "Learning curves").
-"""
 
 
 def unseen_choices(
@@ -52,28 +40,32 @@ def trials(
     points: Sequence[TablePoint], names: Collection[str], earlier: Sequence[TablePoint] = ()
 ) -> tuple[Trial, ...]:
     """Of the classical strategies `names`, and of the ridge if it was tried, over all records that
-    count, those of earlier cycles alike; highest safe gain first, ties by name.
+    count and tryouts, those of earlier cycles alike; highest safe gain first, ties by name.
     """
     every = (RIDGE, *names)
     before, now = _gains(earlier, every), _gains(points, every)
-    counted = [one.measured - one.level for one in points if one.weight > 0]
+    counted = [one.measured - one.level for one in points if _tells(one)]
     spread = (sum(gain**2 for gain in counted) / max(len(counted), 1)) ** 0.5
     found = []
     for name in every:
         gains = before[name] + now[name]
         if gains or name != RIDGE:
             mean = sum(gains) / max(len(gains), 1)
-            elsewhere = GAINED_ELSEWHERE.get(name, 0.0)
-            found.append(Trial(name, len(gains), mean, len(before[name]), spread, elsewhere))
+            found.append(Trial(name, len(gains), mean, len(before[name]), spread))
     return tuple(sorted(found, key=lambda one: (-one.safe, one.name)))
 
 
 def _gains(points: Sequence[TablePoint], names: Collection[str]) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {name: [] for name in names}
     for one in points:
-        if one.design in found and one.weight > 0:
+        if one.design in found and _tells(one):
             found[one.design].append(one.measured - one.level)
     return found
+
+
+def _tells(one: TablePoint) -> bool:
+    """Of its strategy; tryouts do, though they teach no value model."""
+    return one.weight > 0 or one.source == "hindsight"
 
 
 def outdone(tried: Sequence[Trial]) -> tuple[Trial, Trial] | None:
@@ -86,7 +78,7 @@ def outdone(tried: Sequence[Trial]) -> tuple[Trial, Trial] | None:
 
 
 def best_classical(tried: Sequence[Trial]) -> Trial | None:
-    """The first that is expected to gain more than its standard error; not the ridge, and not
-    uniform, whose gains are luck.
+    """The first that gained more than its standard error; not the ridge, and not uniform, whose
+    gains are luck.
     """
     return next((one for one in tried if one.name not in (RIDGE, UNIFORM) and one.safe > 0), None)

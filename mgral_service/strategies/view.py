@@ -35,7 +35,8 @@ class Ranking:
 
 
 class PoolView:
-    """Labelled and unlabelled images, sorted by id: N in all, U unlabelled.
+    """Labelled and unlabelled images, and with `replayed` the scoring images that were observed,
+    sorted by id: N in all, U unlabelled.
 
     ids          [N]; labelled [L] and unlabelled [U] are positions in it, ascending
     observation  of exactly these images, in this order
@@ -43,23 +44,28 @@ class PoolView:
     """
 
     def __init__(
-        self, split: PoolSplit, observation: PoolObservation, classes: tuple[str, ...]
+        self,
+        split: PoolSplit,
+        observation: PoolObservation,
+        classes: tuple[str, ...],
+        replayed: bool = False,
     ) -> None:
-        """InvalidInput if an image of the split was not observed."""
+        """InvalidInput if a labelled or unlabelled image was not observed."""
         ids = sorted([*split.labelled, *split.unlabelled])
         observed = set(observation.ids)
         for name in ids:
             if name not in observed:
                 raise InvalidInput(f"image {name}", "is in the pool but was not observed")
+        if replayed:
+            ids = sorted([*ids, *(observed & {*split.scoring})])
         self.ids = tuple(ids)
         self.classes = classes
         self._place = {name: at for at, name in enumerate(ids)}
         self._observed = observation.ids
         self.observation = observation.subset(ids)
         open_ids = set(split.unlabelled)
-        is_open = np.array([name in open_ids for name in ids], dtype=np.bool_)
-        self.labelled: IntArray = np.flatnonzero(~is_open)
-        self.unlabelled: IntArray = np.flatnonzero(is_open)
+        self.labelled = self.places(sorted(split.labelled))
+        self.unlabelled = self.places(sorted(open_ids))
         self.points = standardise(self.observation.embeddings)
 
     def states(self, kind: AgentState) -> FloatArray:

@@ -76,6 +76,7 @@ def test_kept_scores_go_with_the_batches_they_are_of(tmp_path: Path) -> None:
     site: Any = SimpleNamespace(
         scale=QUICK,
         seen=seen,
+        pool=ids[120:],
         world=SimpleNamespace(labelled=ids[:120]),
         ledger=lambda what: ledger,
         places=lambda batch: np.array([places[name] for name in batch]),
@@ -92,7 +93,7 @@ def test_kept_scores_go_with_the_batches_they_are_of(tmp_path: Path) -> None:
 
 
 def test_the_table_has_a_line_for_each_way_to_fill_one(tmp_path: Path) -> None:
-    asked = Asked(("digits",), ("hindsight",), QUICK, tmp_path)
+    asked = Asked(("digits",), ("scoring",), QUICK, tmp_path)
     figures: dict[str, float] = {}
     for at, (source, kind, model) in enumerate(asked.lines()):
         for size in QUICK.records:
@@ -101,4 +102,4 @@ def test_the_table_has_a_line_for_each_way_to_fill_one(tmp_path: Path) -> None:
     head, _, *rows = tabled(figures, asked).splitlines()
     assert head == "| world | source | design | value model | 4 | 8 |"
     assert len(rows) == 6
-    assert rows[1] == "| digits | hindsight | uniform | ridge | 0.10 (-0.50) | 0.10 (-0.50) |"
+    assert rows[1] == "| digits | scoring | uniform | ridge | 0.10 (-0.50) | 0.10 (-0.50) |"

@@ -154,6 +154,22 @@ def test_an_image_that_scores_may_not_train() -> None:
         list(proxies().train([ProxySpec(0, LABELLED, SCORING[:1], 0)]))
 
 
+@pytest.mark.parametrize("views", [0, 2])
+def test_a_proxy_may_train_on_scoring_images_that_do_not_score_it(views: int) -> None:
+    trainer = proxies(objective="csd", views=views, steps=6)
+    images = (*LABELLED, *SCORING[:2])
+    parts = [(LABELLED, ()), (LABELLED, SCORING), (images, SCORING[2:])]
+    scores = [
+        result.score
+        for train, scoring in parts
+        for result in trainer.train([ProxySpec(0, train, (), 7, scoring=scoring)])
+    ]
+    assert scores[0] == scores[1]
+    assert scores[2] is not None
+    with pytest.raises(InvalidInput, match="scores"):
+        list(trainer.train([ProxySpec(0, images, (), 7, scoring=SCORING)]))
+
+
 def test_without_labelled_images_there_is_nothing_to_train_on() -> None:
     for views in (0, 2):
         with pytest.raises(InvalidInput, match="labelled"):

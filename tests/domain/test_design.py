@@ -131,6 +131,14 @@ def test_a_wrong_classical_batch_is_refused() -> None:
         )
 
 
+def test_a_tryout_is_of_strategies_and_of_chance() -> None:
+    rng = np.random.default_rng(0)
+    found = design.tryout(5, 5, observe(60), OPEN, CLASSICAL, rng)
+    assert [one.design for one in found] == ["entropy", "coreset", *["uniform"] * 3]
+    pool = {observe(60).ids[at] for at in OPEN}
+    assert all(len(set(one.batch)) == 5 and set(one.batch) <= pool for one in found)
+
+
 def test_gumbel_top_draws_in_proportion_to_the_exponential_of_scores() -> None:
     rng = np.random.default_rng(0)
     scores = np.log([0.5, 0.3, 0.2])

@@ -4,12 +4,23 @@ import numpy as np
 import pytest
 
 from mgral_service.domain.arrays import FloatArray
-from mgral_service.domain.hindsight import Shares, divisions, fidelity, shares, weigh
+from mgral_service.domain.hindsight import (
+    Division,
+    Shares,
+    divisions,
+    fidelity,
+    of_scoring,
+    shares,
+    tryouts,
+    weigh,
+)
 from mgral_service.domain.lookup import LookupTable
+from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.records import LookupRecord, Source
-from mgral_service.domain.specs import TableSpec
+from mgral_service.domain.specs import CycleSpec, TableSpec
 
 LABELLED = tuple(f"img_{at:03d}" for at in range(60))
+SCORING = tuple(f"scoring_{at:03d}" for at in range(60))
 
 
 def rng() -> np.random.Generator:
@@ -32,26 +43,94 @@ def both_ways(truth: FloatArray, surrogate: FloatArray) -> LookupTable:
     return LookupTable.of(records, LABELLED, ((), LABELLED[:3]))
 
 
+def divided(
+    labelled: tuple[str, ...] = LABELLED,
+    scoring: tuple[str, ...] = SCORING[:10],
+    budget: int = 10,
+    table: TableSpec = TableSpec(),  # noqa: B008 frozen
+) -> tuple[Division, ...]:
+    split = PoolSplit(dict.fromkeys(labelled, 0), (), scoring)
+    return divisions(CycleSpec("d", budget, table=table), split, rng())
+
+
 def test_base_and_reservoir_share_the_labelled_images() -> None:
-    for one in divisions(LABELLED, 40, 3, rng()):
+    for one in divided(budget=40, table=TableSpec(rotations=3)):
         assert sorted((*one.base, *one.reservoir)) == list(LABELLED)
         assert one.size == len(one.reservoir) // 2
+        assert one.scoring == SCORING[:10]
 
 
 @pytest.mark.parametrize("rotations", [2, 3, 5])
-def test_every_image_is_in_one_reservoir(rotations: int) -> None:
-    found = divisions(LABELLED, 10, rotations, rng())
-    assert sorted(name for one in found for name in one.reservoir) == list(LABELLED)
+@pytest.mark.parametrize("scoring", [10, 60])
+def test_every_image_is_in_one_reservoir(rotations: int, scoring: int) -> None:
+    found = divided(scoring=SCORING[:scoring], table=TableSpec(rotations=rotations))
+    assert len(found) == rotations
+    every = LABELLED if scoring == 10 else SCORING[:scoring]
+    assert sorted(name for one in found for name in one.reservoir) == list(every)
 
 
-def test_divisions_follow_from_the_seed_and_not_from_the_order_of_ids() -> None:
+def test_enough_scoring_images_stand_in_for_the_pool_beside_all_labelled_ones() -> None:
+    for one in divided(scoring=SCORING[:49], budget=40):
+        assert one.base == LABELLED
+        assert sorted((*one.reservoir, *one.scoring)) == list(SCORING[:49])
+        assert one.size == len(one.reservoir) // 2
+
+
+@pytest.mark.parametrize(
+    ("count", "table", "expected"),
+    [
+        (48, TableSpec(), True),
+        (47, TableSpec(), False),
+        (60, TableSpec(reservoir="labelled"), False),
+        (60, TableSpec(source="semi_supervised"), False),
+    ],
+)
+def test_which_images_are_divided(count: int, table: TableSpec, expected: bool) -> None:
+    assert of_scoring(table, count) == expected
+    for one in divided(scoring=SCORING[:count], table=table):
+        assert set(one.reservoir) <= {*(SCORING if expected else LABELLED)}
+
+
+def test_without_hindsight_nothing_is_divided() -> None:
+    assert divided(scoring=SCORING, table=TableSpec(source="semi_supervised")) == ()
+
+
+@pytest.mark.parametrize("scoring", [SCORING[:10], SCORING])
+def test_divisions_follow_from_the_seed_and_not_from_the_order_of_ids(
+    scoring: tuple[str, ...],
+) -> None:
+    def parts(found: tuple[Division, ...]) -> list[tuple[str, ...]]:
+        return [one.reservoir for one in found]
+
     turned = LABELLED[30:] + LABELLED[:30]
-    assert divisions(LABELLED, 10, 2, rng()) == divisions(turned, 10, 2, rng())
+    assert parts(divided(turned, scoring[::-1])) == parts(divided(LABELLED, scoring))
 
 
 def test_eleven_labelled_images_are_too_few() -> None:
-    assert divisions(LABELLED[:11], 4, 2, rng()) == ()
-    assert len(divisions(LABELLED[:12], 4, 2, rng())) == 2
+    assert divided(LABELLED[:11], budget=4) == ()
+    assert len(divided(LABELLED[:12], budget=4)) == 2
+
+
+def test_tryouts_are_halves_drawn_anew_and_then_the_others() -> None:
+    spec = CycleSpec("d", 10)
+    split = PoolSplit(dict.fromkeys(LABELLED, 0), (), SCORING)
+    first, second, third = tryouts(spec, split, 3, rng())
+    assert sorted((*first.reservoir, *second.reservoir)) == list(SCORING)
+    assert (first.reservoir, first.scoring) == (second.scoring, second.reservoir)
+    assert first.base == third.base == LABELLED
+    assert third.reservoir not in (first.reservoir, second.reservoir)
+    assert third.size == 10
+
+
+def test_labelled_images_are_no_place_for_tryouts() -> None:
+    split = PoolSplit(dict.fromkeys(LABELLED, 0), (), SCORING[:47])
+    assert tryouts(CycleSpec("d", 10), split, 3, rng()) == ()
+
+
+def test_tryouts_do_not_count_in_the_value_model() -> None:
+    records = [record(at, at, 0.1 * at, "hindsight", 1 + at % 4) for at in range(8)]
+    table = LookupTable.of(records, LABELLED, [LABELLED] * 5)
+    assert weigh(table, 2, rng())[0].weights.tolist() == [1.0, 1.0, 0.0, 0.0] * 2
 
 
 @pytest.mark.parametrize(
@@ -73,7 +152,7 @@ def test_the_records_are_shared_out(
 
 def test_a_surrogate_that_ranks_alike_counts_as_far_as_is_certain() -> None:
     truth = np.linspace(0.2, 0.4, 16)
-    table, found = weigh(both_ways(truth, truth + 0.3), rng())
+    table, found = weigh(both_ways(truth, truth + 0.3), 2, rng())
     assert found is not None
     assert found.spearman == pytest.approx(1.0)
     assert found.records == 16
@@ -83,7 +162,7 @@ def test_a_surrogate_that_ranks_alike_counts_as_far_as_is_certain() -> None:
 
 def test_a_surrogate_that_ranks_the_wrong_way_round_does_not_count() -> None:
     truth = np.linspace(0.2, 0.4, 16)
-    table, found = weigh(both_ways(truth, -truth), rng())
+    table, found = weigh(both_ways(truth, -truth), 2, rng())
     assert found is not None
     assert found.spearman == pytest.approx(-1.0)
     assert table.weights[-1] == 0
@@ -91,7 +170,7 @@ def test_a_surrogate_that_ranks_the_wrong_way_round_does_not_count() -> None:
 
 def test_without_hindsight_every_record_counts_in_full() -> None:
     records = [record(at, at, 0.1 * at, "semi_supervised", 0) for at in range(5)]
-    table, found = weigh(LookupTable.of(records, LABELLED), rng())
+    table, found = weigh(LookupTable.of(records, LABELLED), 2, rng())
     assert found is None
     assert table.weights.tolist() == [1.0] * 5
 
@@ -101,4 +180,4 @@ def test_hindsight_without_twins_has_no_fidelity_and_the_pool_does_not_count() -
     records.append(record(9, 9, 0.5, "semi_supervised", 0))
     table = LookupTable.of(records, LABELLED, ((), LABELLED[:3]))
     assert fidelity(table, rng()) is None
-    assert weigh(table, rng())[0].weights.tolist() == [1.0] * 5 + [0.0]
+    assert weigh(table, 2, rng())[0].weights.tolist() == [1.0] * 5 + [0.0]
