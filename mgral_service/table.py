@@ -108,10 +108,11 @@ class Filling:
         """Train the proxies whose records are missing. TooFewRecords if too many fail for good."""
         count = self._shares
         both_ways = count.hindsight + count.twins
-        first = self._hindsight(count.hindsight, 0)
+        tried = self._tried()
+        first = self._hindsight(count.hindsight - len(tried), 0)
         picked = np.linspace(0, len(first) - 1, count.twins).round().astype(int)
         twins = [replace(first[at], source="semi_supervised") for at in picked]
-        self._train(0, [*first, *twins])
+        self._train(0, [*first, *tried, *twins])
         self._train(both_ways, self._rest(both_ways))
         table = self._table()
         if len(table) < self._spec.least:
@@ -141,20 +142,18 @@ class Filling:
         return stream(self._seed, Purpose.FIDELITY)
 
     def _hindsight(self, count: int, part: int) -> list[DesignedBatch]:
-        """`count` batches of reservoirs, the rotations taking turns; in part 0 with those of
-        classical strategies, and tryouts.
+        """`count` batches of reservoirs, the rotations taking turns; those of classical strategies
+        in part 0.
         """
-        tried = self._tried() if part == 0 else []
         drawn = []
         for at, division in enumerate(self._rotations):
-            share = len(range(at, count - len(tried), len(self._rotations)))
+            share = len(range(at, count, len(self._rotations)))
             query = self._beside(division)
             rng = stream(self._seed, Purpose.DESIGN, part + 1, at)
             picks = self._classical(query) if part == 0 else {}
             drawn.append(_of(at + 1, self._drawn(query, share, rng, picks)))
         turns = max((len(some) for some in drawn), default=0)
-        taken = [some[turn] for turn in range(turns) for some in drawn if turn < len(some)]
-        return [*taken, *tried]
+        return [some[turn] for turn in range(turns) for some in drawn if turn < len(some)]
 
     def _tried(self) -> list[DesignedBatch]:
         """In every tryout one batch of each cheap strategy, equal ones once, and uniform ones."""

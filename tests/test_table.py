@@ -156,9 +156,11 @@ def test_scoring_images_are_seen_by_the_detector_as_they_are() -> None:
 
 
 def test_scoring_images_stand_in_for_the_pool_and_the_others_score() -> None:
-    """A part of them, beside all labelled images, from the task detector's weights; twins too."""
+    """A part of them, beside all labelled images, from the task detector's weights; so do twins,
+    which are of the rotations and not of tryouts.
+    """
     crew, ledger = Crew(FakeProxies()), Ledger()
-    spec = replace(SPEC, table=replace(SPEC.table, start="detector"))
+    spec = replace(SPEC, table=replace(SPEC.table, start="detector", records=60))
     filling(ledger, spec, crew, scoring=SCORING).fill()
     assert set(crew.fitted) == {LABELLED}
     assert isinstance(crew.proxies, FakeProxies)
@@ -175,7 +177,9 @@ def test_scoring_images_stand_in_for_the_pool_and_the_others_score() -> None:
         else:
             assert set(one.batch) <= {*POOL}
             assert not proxy.scoring  # all of them
-    assert {*rotations} == {1, 2}
+    assert {*rotations} == {1, 2, 3}
+    twins = [one for one in ledger.records() if one.source == "semi_supervised" and one.rotation]
+    assert {one.rotation for one in twins} == {1, 2}
     assert sorted((*rotations[1], *rotations[2])) == sorted(SCORING)
 
 
