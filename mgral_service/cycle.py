@@ -15,7 +15,6 @@ import numpy as np
 
 from mgral_service.domain.boxes import Annotations, Detections, PoolObservation
 from mgral_service.domain.errors import InvalidInput, TooFewRecords
-from mgral_service.domain.hindsight import of_scoring
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import Detector, ProxyTrainer, Query, QueryStrategy, Weights
@@ -177,7 +176,7 @@ def _observe(
     split = bench.split
     with _timed(journal) as elapsed:
         ids = (*split.labelled, *split.unlabelled)
-        if folds is not None and of_scoring(bench.spec.table, len(split.scoring)):
+        if folds is not None and bench.spec.table.draws_from_scoring(len(split.scoring)):
             ids = (*ids, *split.scoring)
         observation = bench.detector.observe(ids, journal.progress)
         if folds is not None:

@@ -26,7 +26,6 @@ from mgral_service.datasets.loading import ImageStore, fit_in_memory
 from mgral_service.domain import transport
 from mgral_service.domain.boxes import Annotations
 from mgral_service.domain.errors import DatasetRefused, InvalidInput
-from mgral_service.domain.hindsight import of_scoring
 from mgral_service.domain.records import LookupRecord
 from mgral_service.domain.specs import CycleSpec, DatasetSpec, DetectorSpec, ExperimentSpec
 
@@ -149,7 +148,11 @@ def plan(spec: ExperimentSpec, seconds: StepSeconds, stock: Stock, with_table: b
     carved = _carved(spec)
     scoring = stock.scoring if carved is None else carved
     fits = FITS
-    if with_table and table.source != "semi_supervised" and not of_scoring(table, scoring or 0):
+    if (
+        with_table
+        and table.source != "semi_supervised"
+        and not table.draws_from_scoring(scoring or 0)
+    ):
         fits += table.rotations  # a detector of each base, which sees its reservoir
     cycles = []
     labelled = spec.initial

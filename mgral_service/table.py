@@ -66,7 +66,7 @@ def out_of_fold(
     bases: to that of all labelled images they hold nothing new, as the pool does. Not their
     embeddings, as those of different detectors cannot be compared.
     """
-    if hindsight.of_scoring(spec.table, len(split.scoring)):
+    if spec.table.draws_from_scoring(len(split.scoring)):
         return seen
     parts = [crew.detections(one.base, one.reservoir) for one in divided(spec, split)]
     return replace(seen, unlearnt=Detections.concat(parts)) if parts else seen

@@ -22,7 +22,6 @@ from mgral_service.domain.reliability import rank_reliability
 from mgral_service.domain.specs import CycleSpec, TableSpec
 
 LEAST_LABELLED = 12  # fewer leave no reservoir to draw different batches from
-LEAST_SCORING = 48  # fewer leave too little to draw from, or to score by
 TWIN_SHARE = 0.2  # of the records, that measure the surrogate's fidelity
 POOL_SHARE = 0.3  # of the records, for batches of the pool if the surrogate is worth it
 
@@ -39,12 +38,6 @@ class Division:
     scoring: tuple[str, ...]
 
 
-def of_scoring(spec: TableSpec, scoring: int) -> bool:
-    """Whether hindsight draws its batches from the scoring images, of which there are so many."""
-    wanted = spec.source != "semi_supervised" and spec.reservoir == "scoring"
-    return wanted and scoring >= LEAST_SCORING
-
-
 def divisions(spec: CycleSpec, split: PoolSplit, rng: np.random.Generator) -> tuple[Division, ...]:
     """One a rotation, each image of what is divided in one reservoir; none without hindsight or for
     too few images.
@@ -52,7 +45,7 @@ def divisions(spec: CycleSpec, split: PoolSplit, rng: np.random.Generator) -> tu
     A batch is min(budget, half the reservoir). No two reservoirs share an image, so that records of
     one tell how well those of others speak of images they have not seen, as the pool's are.
     """
-    held = of_scoring(spec.table, len(split.scoring))
+    held = spec.table.draws_from_scoring(len(split.scoring))
     known = sorted(split.scoring if held else split.labelled)
     if spec.table.source == "semi_supervised" or len(known) < LEAST_LABELLED:
         return ()
@@ -68,7 +61,7 @@ def tryouts(
     What a strategy gains depends on which half it chooses from, and which scores, more than on
     anything else, so it is tried on many.
     """
-    if not of_scoring(spec.table, len(split.scoring)):
+    if not spec.table.draws_from_scoring(len(split.scoring)):
         return ()
     found: list[Division] = []
     while len(found) < count:
@@ -79,7 +72,7 @@ def tryouts(
 def _divided(
     spec: CycleSpec, split: PoolSplit, parts: int, rng: np.random.Generator
 ) -> tuple[Division, ...]:
-    held = of_scoring(spec.table, len(split.scoring))
+    held = spec.table.draws_from_scoring(len(split.scoring))
     known = sorted(split.scoring if held else split.labelled)
     shuffled = [known[at] for at in rng.permutation(len(known))]
     found = []

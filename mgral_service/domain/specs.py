@@ -121,6 +121,9 @@ class DetectorSpec:
         )
 
 
+LEAST_SCORING = 48  # scoring images; halves of fewer are too few to draw from, or to score by
+
+
 @dataclass(frozen=True, slots=True)
 class TableSpec:
     """The lookup table: how many proxies, trained how, on which batches, and how the table is read.
@@ -150,8 +153,8 @@ class TableSpec:
                     (the paper); "hindsight", a batch of labelled images with their labels
                     (domain/hindsight.py); "both", the first weighted by how well it agrees with the
                     second
-    reservoir       images that play the pool of hindsight records: the "scoring" images, where they
-                    are enough (domain/hindsight.py), or else the "labelled" ones
+    reservoir       images that play the pool of hindsight records: the "scoring" images, if there
+                    are LEAST_SCORING or more, or else the "labelled" ones
     rotations       parts of them which in turn do
     online          most proxies trained beyond `records`: on what a ridge, taught by the other
                     rotations, chooses from each reservoir, and on batches that the agent proposes
@@ -220,6 +223,11 @@ class TableSpec:
         _require("table.max_failures", self.max_failures >= 0, "must be 0 or more")
         _require("table.rotations", 2 <= self.rotations <= 6, "must lie between 2 and 6")
         _require("table.online", self.online >= 0, "must be 0 or more")
+
+    def draws_from_scoring(self, scoring: int) -> bool:
+        """Whether hindsight's batches are of the scoring images, of which there are so many."""
+        wanted = self.source != "semi_supervised" and self.reservoir == "scoring"
+        return wanted and scoring >= LEAST_SCORING
 
     @property
     def least(self) -> int:

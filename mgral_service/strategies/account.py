@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mgral_service.domain.hindsight import LEAST_LABELLED, LEAST_SCORING, of_scoring
+from mgral_service.domain.hindsight import LEAST_LABELLED
 from mgral_service.domain.records import Candidate, Evidence, Trial
-from mgral_service.domain.specs import BEST_CLASSICAL, CycleSpec
+from mgral_service.domain.specs import BEST_CLASSICAL, LEAST_SCORING, CycleSpec
 from mgral_service.strategies.reasons import spoken
 from mgral_service.strategies.trials import best_classical, outdone
 
@@ -70,7 +70,7 @@ def _source(evidence: Evidence, spec: CycleSpec, scoring: int) -> str:
 
 def _reservoir(spec: CycleSpec, scoring: int) -> tuple[str, str]:
     """What images hindsight drew from, and what that leaves open."""
-    if of_scoring(spec.table, scoring):
+    if spec.table.draws_from_scoring(scoring):
         return "scoring", (
             f" Beside all labelled images a part of the {scoring} scoring images stood in for the "
             "pool, and the others told what it brought; they train no detector."

@@ -9,7 +9,6 @@ from mgral_service.domain.hindsight import (
     Shares,
     divisions,
     fidelity,
-    of_scoring,
     shares,
     tryouts,
     weigh,
@@ -86,7 +85,7 @@ def test_enough_scoring_images_stand_in_for_the_pool_beside_all_labelled_ones() 
     ],
 )
 def test_which_images_are_divided(count: int, table: TableSpec, expected: bool) -> None:
-    assert of_scoring(table, count) == expected
+    assert table.draws_from_scoring(count) == expected
     for one in divided(scoring=SCORING[:count], table=table):
         assert set(one.reservoir) <= {*(SCORING if expected else LABELLED)}
 
