@@ -148,11 +148,8 @@ def plan(spec: ExperimentSpec, seconds: StepSeconds, stock: Stock, with_table: b
     carved = _carved(spec)
     scoring = stock.scoring if carved is None else carved
     fits = FITS
-    if (
-        with_table
-        and table.source != "semi_supervised"
-        and not table.draws_from_scoring(scoring or 0)
-    ):
+    divided = table.source != "semi_supervised" and not table.draws_from_scoring(scoring or 0)
+    if with_table and divided:
         fits += table.rotations  # a detector of each base, which sees its reservoir
     cycles = []
     labelled = spec.initial

@@ -49,8 +49,7 @@ def draw(
     size = min(budget, len(pool))
     if kind == "uniform":
         return tuple(_uniform(pool, size, rng) for _ in range(count))
-    named = {name: tuple(ids[at] for at in batch) for name, batch in classical.items()}
-    batches = _classical(named, set(pool), size, count // 2)
+    batches = _classical(classical, ids, set(pool), size, count // 2)
     plain = max(1, round(UNIFORM_SHARE * count))
     batches += [_uniform(pool, size, rng) for _ in range(plain)]
     paid = sorted(ids[at] for at in labelled)
@@ -73,8 +72,7 @@ def tryout(
     ids = observation.ids
     pool = tuple(sorted(ids[at] for at in unlabelled))
     size = min(budget, len(pool))
-    named = {name: tuple(ids[at] for at in batch) for name, batch in classical.items()}
-    batches = _classical(named, set(pool), size, count)
+    batches = _classical(classical, ids, set(pool), size, count)
     return (*batches, *(_uniform(pool, size, rng) for _ in range(count - len(batches))))
 
 
@@ -89,20 +87,21 @@ def _uniform(pool: tuple[str, ...], size: int, rng: np.random.Generator) -> Desi
 
 
 def _classical(
-    classical: Mapping[str, Sequence[str]], pool: set[str], size: int, most: int
+    classical: Mapping[str, IntArray], ids: Sequence[str], pool: set[str], size: int, most: int
 ) -> list[DesignedBatch]:
     """One batch a strategy, in the mapping's order; ValueError for one that is not `size` ids of
     the pool.
     """
     batches: list[DesignedBatch] = []
     met: set[frozenset[str]] = set()
-    for name, ids in classical.items():
-        batch = frozenset(ids)
+    for name, places in classical.items():
+        chosen = tuple(ids[at] for at in places)
+        batch = frozenset(chosen)
         if len(batch) != size or not batch <= pool:
             raise ValueError(f"the batch of {name!r} is not {size} distinct unlabelled ids")
         if batch not in met and len(batches) < most:
             met.add(batch)
-            batches.append(DesignedBatch(tuple(ids), name))
+            batches.append(DesignedBatch(chosen, name))
     return batches
 
 

@@ -46,8 +46,8 @@ def divisions(spec: CycleSpec, split: PoolSplit, rng: np.random.Generator) -> tu
     one tell how well those of others speak of images they have not seen, as the pool's are.
     """
     held = spec.table.draws_from_scoring(len(split.scoring))
-    known = sorted(split.scoring if held else split.labelled)
-    if spec.table.source == "semi_supervised" or len(known) < LEAST_LABELLED:
+    few = not held and len(split.labelled) < LEAST_LABELLED
+    if few or spec.table.source == "semi_supervised":
         return ()
     return _divided(spec, split, spec.table.rotations, rng)
 

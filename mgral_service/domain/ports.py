@@ -68,8 +68,9 @@ class OnlineTable(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """All that a strategy may look at. `observation` covers split.labelled and split.unlabelled;
-    `table` and `online` only if needed. earlier: records of the dataset's earlier cycles.
+    """All that a strategy may look at. `observation` covers split.labelled and split.unlabelled,
+    and split.scoring where hindsight draws from it; `table` and `online` only if needed. earlier:
+    records of the dataset's earlier cycles.
     """
 
     spec: CycleSpec

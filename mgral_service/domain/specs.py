@@ -150,9 +150,9 @@ class TableSpec:
                     allowed
     max_failures    retries of one proxy; a preempted node is none
     source          what a record measures: "semi_supervised", a batch of the pool without labels
-                    (the paper); "hindsight", a batch of labelled images with their labels
-                    (domain/hindsight.py); "both", the first weighted by how well it agrees with the
-                    second
+                    (the paper); "hindsight", a batch of images with their labels, which
+                    are known (domain/hindsight.py); "both", the first weighted by how well it
+                    agrees with the second
     reservoir       images that play the pool of hindsight records: the "scoring" images, if there
                     are LEAST_SCORING or more, or else the "labelled" ones
     rotations       parts of them which in turn do
