@@ -45,6 +45,7 @@ COMPARED = (
     REFERENCE,
     "entropy",
     "entropy_sum",
+    "entropy_root",
     "entropy_max",
     "coreset",
     "entropy_coreset",

@@ -14,11 +14,11 @@ from mgral_service.domain.features import ImageColumns, image_columns
 from mgral_service.domain.records import DesignedBatch
 
 CHEAP = (  # of `classical`; where not all find room, the first do
+    "entropy_root",
     "entropy",
     "entropy_sum",
     "class_balance",
     "coreset",
-    "entropy_coreset",
     "entropy_max",
 )
 TILT = 4.0  # tau, standard deviations of a tilt's score

@@ -22,6 +22,7 @@ CLASSICAL: Mapping[str, Pick] = {
     "uniform": uniform.pick,
     "entropy": entropy.pick_by_mean,
     "entropy_sum": entropy.pick_by_sum,
+    "entropy_root": entropy.pick_by_root,
     "entropy_max": entropy.pick_by_max,
     "coreset": coreset.pick,
     "entropy_coreset": entropy_coreset.pick,

@@ -6,7 +6,7 @@ from mgral_service.domain.hindsight import LEAST_LABELLED
 from mgral_service.domain.records import Candidate, Evidence, Trial
 from mgral_service.domain.specs import BEST_CLASSICAL, LEAST_SCORING, CycleSpec
 from mgral_service.strategies.reasons import spoken
-from mgral_service.strategies.trials import best_classical, outdone
+from mgral_service.strategies.trials import DEFAULT, outdone
 
 _TOO_FEW = f" There are fewer than {LEAST_LABELLED} labelled images, too few for hindsight records."
 
@@ -126,7 +126,7 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
     elif spec.when_uninformed != BEST_CLASSICAL:
         because = f"So {spoken(winner)} chose, as when_uninformed = {winner!r} says."
     else:
-        because = _of_classical(evidence, winner)
+        because = _of_classical(winner)
     return f"{verdict} {because}"
 
 
@@ -141,15 +141,16 @@ def _gained(one: Trial) -> str:
     return f"{one.gain:+.4f} ± {one.error:.4f}"
 
 
-def _of_classical(evidence: Evidence, winner: str) -> str:
-    if best_classical(evidence.trials) is None:
+def _of_classical(winner: str) -> str:
+    if winner == DEFAULT:
         return (
-            "No classical strategy gained more over uniform chance than its standard error where "
-            f"it was tried; so {spoken(winner)} chose."
+            f"So {spoken(winner)} chose, as it does unless another classical strategy gained more "
+            "where they were tried, by more than the standard error of the difference."
         )
     return (
-        f"So {spoken(winner)} chose, of the classical strategies other than uniform chance the one "
-        "that gained most where it was tried, its standard error allowed for."
+        f"So {spoken(winner)} chose: of the classical strategies it gained most where they were "
+        f"tried, and more than {spoken(DEFAULT)}, which chooses otherwise, by more than the "
+        "standard error of the difference."
     )
 
 

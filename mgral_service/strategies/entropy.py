@@ -1,4 +1,4 @@
-"""The most uncertain images: entropy of their detections, by mean, sum or maximum.
+"""The most uncertain images by the entropy of their detections: mean, sum, between, or maximum.
 
 Detections scored 0.05 or more count; an image without any has entropy 0.
 """
@@ -27,6 +27,12 @@ def pick_by_mean(view: PoolView, budget: int, rng: np.random.Generator) -> Ranki
 def pick_by_sum(view: PoolView, budget: int, rng: np.random.Generator) -> Ranking:
     """Favours crowded images."""
     return most_uncertain(view, view.entropy.sum, budget)
+
+
+def pick_by_root(view: PoolView, budget: int, rng: np.random.Generator) -> Ranking:
+    """Mean entropy times the root of the expected objects: doubt throughout, but about much."""
+    expected = view.evidence.sum(axis=1)
+    return most_uncertain(view, view.entropy.mean * np.sqrt(expected), budget)
 
 
 def pick_by_max(view: PoolView, budget: int, rng: np.random.Generator) -> Ranking:

@@ -42,7 +42,6 @@ from mgral_service.strategies.proposals import Proposals
 from mgral_service.strategies.reasons import explain
 from mgral_service.strategies.trials import (
     RIDGE,
-    UNIFORM,
     best_classical,
     outdone,
     trials,
@@ -199,8 +198,7 @@ def _fallback(spec: CycleSpec, tried: Sequence[Trial]) -> str:
     """Who chooses where the reward does not."""
     if spec.when_uninformed != BEST_CLASSICAL:
         return spec.when_uninformed
-    best = best_classical(tried)
-    return best.name if best else UNIFORM
+    return best_classical(tried).name
 
 
 def _table_of(query: Query) -> LookupTable:

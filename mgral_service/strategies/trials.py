@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from math import hypot
 
 from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.ports import Site, ValueModel
@@ -17,7 +18,7 @@ from mgral_service.domain.ridge import Ridge
 from mgral_service.strategies.view import PoolView
 
 RIDGE = "ridge"
-UNIFORM = "uniform"
+DEFAULT = "entropy_root"  # of classical strategies the best of them on average (benchmarks/README)
 
 
 def unseen_choices(
@@ -74,11 +75,21 @@ def outdone(tried: Sequence[Trial]) -> tuple[Trial, Trial] | None:
     """
     ridge = next((one for one in tried if one.name == RIDGE), None)
     best = best_classical(tried)
-    return (ridge, best) if ridge and best and best.safe > ridge.safe else None
+    return (ridge, best) if ridge and best.safe > ridge.safe else None
 
 
-def best_classical(tried: Sequence[Trial]) -> Trial | None:
-    """The first that gained more than its standard error; not the ridge, and not uniform, whose
-    gains are luck.
+def best_classical(tried: Sequence[Trial]) -> Trial:
+    """DEFAULT's, or that of the strategy which is furthest ahead of it, if by more than the
+    standard error of the difference.
     """
-    return next((one for one in tried if one.name not in (RIDGE, UNIFORM) and one.safe > 0), None)
+    default = next((one for one in tried if one.name == DEFAULT), Trial(DEFAULT, 0, 0.0))
+    rivals = [one for one in tried if one.name not in (RIDGE, DEFAULT)]
+    best = max(rivals, key=lambda one: _lead(one, default), default=default)
+    return best if _lead(best, default) > 0 else default
+
+
+def _lead(one: Trial, default: Trial) -> float:
+    """The difference of the gains less its standard error; a default that was not tried is taken
+    for an average record.
+    """
+    return one.gain - default.gain - hypot(one.error, default.error if default.records else 0.0)

@@ -3,6 +3,7 @@ import pytest
 from mgral_service.domain.records import Source, TablePoint, Trial
 from mgral_service.strategies import CLASSICAL
 from mgral_service.strategies.trials import (
+    DEFAULT,
     RIDGE,
     best_classical,
     outdone,
@@ -32,26 +33,34 @@ def test_what_luck_may_have_given_is_not_safe() -> None:
     """Records spread by 0.03; six that gained 0.02 are beyond one standard error, one is not."""
     points = [point("tilted", 0.03), point("tilted", -0.03)] * 50
     few = [*points, point("a", 0.02), point("b", 0.01)]
-    assert best_classical(trials(few, ("a", "b"))) is None
+    assert best_classical(trials(few, ("a", "b"))).name == DEFAULT
     best = best_classical(trials([*few, *[point("a", 0.02)] * 5], ("a", "b")))
-    assert best is not None
     assert best.name == "a"
     assert best.spread == pytest.approx(0.03, abs=0.001)
     assert best.safe == pytest.approx(0.02 - best.spread / 6**0.5)
 
 
-def test_lucky_uniform_batches_do_not_win_a_trial() -> None:
-    lucky = [point("uniform", 0.03)] * 4
-    assert best_classical(trials(lucky, ("uniform",))) is None
-    best = best_classical(trials([*lucky, *[point("class_balance", 0.02)] * 4], CLASSICAL))
-    assert best is not None
-    assert best.name == "class_balance"
+@pytest.mark.parametrize(
+    ("gain", "chosen"), [(0.012, DEFAULT), (0.03, "class_balance"), (-0.02, DEFAULT)]
+)
+def test_the_default_chooses_unless_another_is_ahead_by_the_error_of_the_difference(
+    gain: float, chosen: str
+) -> None:
+    """Of 4 records each that spread by 0.01: 0.007."""
+    others = [point("tilted", 0.01), point("tilted", -0.01)] * 100
+    points = [*others, *[point(DEFAULT, 0.01)] * 4, *[point("class_balance", gain)] * 4]
+    assert best_classical(trials(points, CLASSICAL)).name == chosen
+
+
+def test_uniform_chooses_where_the_default_does_worse() -> None:
+    points = [*[point("uniform", 0.01)] * 9, *[point(DEFAULT, -0.02)] * 9]
+    assert best_classical(trials(points, CLASSICAL)).name == "uniform"
 
 
 def test_untried_strategies_promise_nothing() -> None:
     found = trials([point("tilted", 0.02), point("tilted", -0.02)], CLASSICAL)
     assert by_name(found).keys() == CLASSICAL.keys()  # the ridge is no strategy of its own
-    assert best_classical(found) is None
+    assert best_classical(found).name == DEFAULT
 
 
 def test_records_that_do_not_count_are_no_trial() -> None:
