@@ -1,0 +1,196 @@
+"""What a batch of each classical strategy is worth, on training images alone: what a rule for
+choosing among them may be made on.
+
+After the initial images of a comparison's seed, a third of the pool is set aside to score, and each
+strategy chooses from parts of the rest (two thirds, drawn anew). A short proxy is trained on the
+labelled images and the batch, with its labels; its AP50 over that of uniform batches of the same
+part is the gain. What was trained is kept (`--kept`), so an interrupted run goes on; delete what a
+strategy found when its code has changed.
+`--quick`: digits, one seed, one part, trainings of 2 steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.compare import OUT, WORLDS, World
+from benchmarks.harness import Figures, Options, kept_lines, main
+from benchmarks.runs import place
+from benchmarks.trainings import one_thread
+from mgral_service.detectors.local import LocalProxyTrainer, TaskDetector
+from mgral_service.domain.arrays import FloatArray
+from mgral_service.domain.boxes import PoolObservation
+from mgral_service.domain.pool import PoolSplit
+from mgral_service.domain.ports import Weights
+from mgral_service.domain.records import Progress, ProxySpec
+from mgral_service.domain.seeds import Purpose, seed_of
+from mgral_service.metrics import METRICS
+from mgral_service.strategies import CLASSICAL
+from mgral_service.strategies.view import PoolView
+
+SEEDS = 3
+PARTS = 4  # of a pool, that strategies choose from
+UNIFORM = "uniform"
+UNIFORMS = 3  # batches a part
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Batch number `turn` that a strategy chose from a part."""
+
+    world: str
+    seed: int
+    part: int
+    strategy: str
+    turn: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Site:
+    """A pool and a detector that has seen it. parts [PARTS]: what strategies choose from."""
+
+    world: World
+    labelled: tuple[str, ...]
+    parts: tuple[tuple[str, ...], ...]
+    seen: PoolObservation
+    weights: Weights
+    trainer: LocalProxyTrainer
+    classes: tuple[str, ...]
+
+    def score(self, one: Batch) -> float:
+        """AP50 of a proxy of labelled images and the batch."""
+        part, size = self.parts[one.part], self.world.budget
+        split = PoolSplit(dict.fromkeys(self.labelled, 0), part, ())
+        view = PoolView(split, self.seen.subset((*self.labelled, *part)), self.classes)
+        rng = np.random.default_rng([one.part, one.turn])
+        batch = view.names(CLASSICAL[one.strategy](view, size, rng).positions)
+        seed = seed_of(one.seed, Purpose.PROXY)
+        spec = ProxySpec(0, (*self.labelled, *batch), (), seed, 1)
+        (result,) = self.trainer.train([spec], {1: self.weights})
+        if result.score is None:
+            raise RuntimeError(f"a proxy failed: {result.cause}")
+        return result.score
+
+
+@lru_cache(maxsize=1)
+def site(world: World, seed: int, device: str) -> Site:
+    job = replace(world.job("mgral", seed, device), cycle=1)
+    spec, here = job.spec, place(job.world, job.scenes, job.spec.detector.size)
+    split, truth, metric = here.split(job), here.data.annotations, METRICS["ap50"]()
+    rng = np.random.default_rng([seed, 79])
+    pool = rng.permutation(sorted(split.unlabelled)).tolist()
+    scoring, pool = pool[: len(pool) // 3], pool[len(pool) // 3 :]
+    size = max(spec.budget + 2, round(2 / 3 * len(pool)))
+    parts = tuple(tuple(sorted(rng.permutation(pool)[:size].tolist())) for _ in range(PARTS))
+    labelled, classes = tuple(split.labelled), here.data.classes
+    own = seed_of(seed, Purpose.DETECTOR)
+    detector = TaskDetector(spec.detector, classes, here.images, metric, own, device)
+    detector.fit(truth.subset(labelled), _silent)
+    seen = detector.observe((*labelled, *pool), _silent)
+    trainer = LocalProxyTrainer(
+        spec.detector, spec.table, classes, here.images, truth, tuple(scoring), metric, device
+    )
+    return Site(world, labelled, parts, seen, detector.state(), trainer, classes)
+
+
+def scores(world: World, batches: Sequence[Batch], device: str) -> list[float]:
+    """Of batches of one seed."""
+    return [site(world, one.seed, device).score(one) for one in batches]
+
+
+def train(
+    jobs: Sequence[tuple[World, list[Batch]]], device: str, kept: Path
+) -> Iterator[tuple[Batch, float]]:
+    """The batches of each job, one job a core; noted in `kept` as jobs end."""
+    many = (os.cpu_count() or 1) if device == "cpu" else 1
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(many, context, one_thread) as pool:
+        waiting = {pool.submit(scores, *job, device): job[1] for job in jobs}
+        for number, done in enumerate(as_completed(waiting), start=1):
+            found = list(zip(waiting[done], done.result(), strict=True))
+            with kept.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps({**asdict(one), "ap50": ap}) + "\n" for one, ap in found)
+            print(f"{number} of {len(waiting)} pools", file=sys.stderr, flush=True)
+            yield from found
+
+
+def gains(found: Mapping[Batch, float], world: str, strategy: str) -> FloatArray:
+    """[seeds] over uniform, the mean over a pool's parts."""
+    parts: dict[tuple[int, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for one, score in found.items():
+        if one.world == world:
+            parts[one.seed, one.part][one.strategy].append(score)
+    seeds: dict[int, list[float]] = defaultdict(list)
+    for (seed, _), scored in parts.items():
+        seeds[seed].append(float(np.mean(scored[strategy]) - np.mean(scored[UNIFORM])))
+    return np.array([np.mean(seeds[seed]) for seed in sorted(seeds)])
+
+
+def figures_of(found: Mapping[Batch, float], worlds: Sequence[str]) -> dict[str, float]:
+    """Gains over uniform, and the standard error of their mean, seeds taken for independent."""
+    figures: dict[str, float] = {}
+    for strategy in (name for name in CLASSICAL if name != UNIFORM):
+        gained = [gains(found, world, strategy) for world in worlds]
+        means = [float(some.mean()) for some in gained]
+        figures |= {f"{name}_{strategy}": mean for name, mean in zip(worlds, means, strict=True)}
+        figures[f"mean_{strategy}"] = float(np.mean(means))
+        if min(map(len, gained)) > 1:
+            squares = [some.var(ddof=1) / len(some) for some in gained]
+            figures[f"mean_{strategy}_error"] = float(np.sum(squares) ** 0.5 / len(worlds))
+    return figures
+
+
+def own_flags() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--world", nargs="+", choices=tuple(WORLDS), help="default: all")
+    parser.add_argument("--kept", type=Path, help="default: out/benchmarks/strategy_gains.jsonl")
+    return parser
+
+
+def measure(options: Options) -> Figures:
+    quick = options.quick
+    names = options.own["world"] or (["digits"] if quick else list(WORLDS))
+    plain = OUT / f"strategy_gains{'-quick' * quick}.jsonl"
+    file: Path = options.own["kept"] or plain
+    file.parent.mkdir(parents=True, exist_ok=True)
+    found: dict[Batch, float] = {}
+    for told in kept_lines(file):
+        score = told.pop("ap50")
+        found[Batch(**told)] = score
+    jobs = []
+    for seed in range(1 if quick else SEEDS):
+        for name in names:
+            every = (
+                Batch(name, seed, part, strategy, turn)
+                for part in range(1 if quick else PARTS)
+                for strategy in CLASSICAL
+                for turn in range(UNIFORMS if strategy == UNIFORM else 1)
+            )
+            if todo := [one for one in every if one not in found]:
+                jobs.append((WORLDS[name].quick if quick else WORLDS[name], todo))
+    found |= dict(train(jobs, options.device, file))
+    return figures_of(found, names)
+
+
+def start(arguments: Sequence[str] | None = None) -> None:
+    words = "AP50 gains over uniform of strategies' batches on training images, by short proxies"
+    main("strategy_gains", words, measure, arguments, own_flags())
+
+
+def _silent(progress: Progress) -> None: ...
+
+
+if __name__ == "__main__":
+    start()
