@@ -1,17 +1,18 @@
 """What a batch of each classical strategy is worth, on training images alone: what a rule for
 choosing among them may be made on.
 
-After the initial images of a comparison's seed, a third of the pool is set aside to score, and each
-strategy chooses from parts of the rest (two thirds, drawn anew). A short proxy is trained on the
-labelled images and the batch, with its labels; its AP50 over that of uniform batches of the same
-part is the gain. What was trained is kept (`--kept`), so an interrupted run goes on; delete what a
-strategy found when its code has changed.
+The pools are those of `compare` at their start, but of seeds that it does not use. A third of a
+pool is set aside to score, and each strategy chooses from parts of the rest (two thirds, drawn
+anew). A short proxy is trained on the labelled images and the batch, with its labels; its AP50 over
+that of uniform batches of the same part is the gain. Pools that are done are kept (`--kept`), so an
+interrupted run goes on; delete what a strategy found when its code has changed.
 `--quick`: digits, one seed, one part, trainings of 2 steps.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
@@ -19,7 +20,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -40,7 +41,7 @@ from mgral_service.metrics import METRICS
 from mgral_service.strategies import CLASSICAL
 from mgral_service.strategies.view import PoolView
 
-SEEDS = 3
+SEEDS = (10, 11, 12)
 PARTS = 4  # of a pool, that strategies choose from
 UNIFORM = "uniform"
 UNIFORMS = 3  # batches a part
@@ -48,8 +49,9 @@ UNIFORMS = 3  # batches a part
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Batch number `turn` that a strategy chose from a part."""
+    """Batch number `turn` that a strategy chose from a part. setting: a digest of the world's."""
 
+    setting: str
     world: str
     seed: int
     part: int
@@ -86,7 +88,7 @@ class Site:
 
 @lru_cache(maxsize=1)
 def site(world: World, seed: int, device: str) -> Site:
-    job = replace(world.job("mgral", seed, device), cycle=1)
+    job = world.job("mgral", seed, device)
     spec, here = job.spec, place(job.world, job.scenes, job.spec.detector.size)
     split, truth, metric = here.split(job), here.data.annotations, METRICS["ap50"]()
     rng = np.random.default_rng([seed, 79])
@@ -169,24 +171,32 @@ def measure(options: Options) -> Figures:
     for told in kept_lines(file):
         score = told.pop("ap50")
         found[Batch(**told)] = score
-    jobs = []
-    for seed in range(1 if quick else SEEDS):
-        for name in names:
-            every = (
-                Batch(name, seed, part, strategy, turn)
+    jobs: list[tuple[World, list[Batch]]] = []
+    wanted: list[Batch] = []
+    worlds = [WORLDS[name].quick if quick else WORLDS[name] for name in names]
+    for seed in SEEDS[:1] if quick else SEEDS:
+        for world in worlds:
+            every = [
+                Batch(_setting(world, options.device), world.name, seed, part, strategy, turn)
                 for part in range(1 if quick else PARTS)
                 for strategy in CLASSICAL
                 for turn in range(UNIFORMS if strategy == UNIFORM else 1)
-            )
+            ]
+            wanted += every
             if todo := [one for one in every if one not in found]:
-                jobs.append((WORLDS[name].quick if quick else WORLDS[name], todo))
+                jobs.append((world, todo))
     found |= dict(train(jobs, options.device, file))
-    return figures_of(found, names)
+    return figures_of({one: found[one] for one in wanted}, names)
 
 
 def start(arguments: Sequence[str] | None = None) -> None:
     words = "AP50 gains over uniform of strategies' batches on training images, by short proxies"
     main("strategy_gains", words, measure, arguments, own_flags())
+
+
+def _setting(world: World, device: str) -> str:
+    told = json.dumps([asdict(world), device], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
 def _silent(progress: Progress) -> None: ...

@@ -20,6 +20,7 @@ from mgral_service.domain.records import (
 )
 from mgral_service.domain.specs import AgentSpec, CycleSpec, TableSpec
 from mgral_service.strategies import STRATEGIES
+from mgral_service.strategies.trials import DEFAULT
 from mgral_service.table import Filling, out_of_fold
 from tests.doubles import CLASSES, FakeProxies, ids, observation
 
@@ -194,7 +195,7 @@ def test_half_of_the_table_tries_strategies_in_halves_drawn_anew() -> None:
     for rotation in range(3, 9):
         tried = [one.design for one in records if one.rotation == rotation]
         assert len(tried) == 8
-        assert {"entropy", "entropy_sum", "class_balance", "coreset", "uniform"} < {*tried}
+        assert {DEFAULT, "entropy", "entropy_sum", "class_balance", "coreset", "uniform"} < {*tried}
         assert tried.count("entropy") == 1
     first, second = (
         {name for one in records if one.rotation == rotation for name in one.batch}
@@ -208,7 +209,7 @@ def test_classical_strategies_are_tried_in_every_rotation() -> None:
     filling(ledger, with_source("hindsight")).fill()
     for rotation in (1, 2):
         designs = {one.design for one in ledger.records() if one.rotation == rotation}
-        assert designs >= {"entropy", "entropy_sum", "class_balance", "uniform", "tilted"}
+        assert designs >= {DEFAULT, "entropy", "entropy_sum", "class_balance", "uniform", "tilted"}
 
 
 def test_a_restart_with_all_records_fits_no_detector() -> None:

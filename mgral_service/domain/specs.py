@@ -292,15 +292,16 @@ BEST_CLASSICAL = "best_classical"
 class CycleSpec:
     """One active learning cycle: choose `budget` images of `dataset`.
 
-    strategy         "mgral", "uniform", "entropy" (mean), "entropy_sum", "entropy_root" (between
-                     the two), "entropy_max", "coreset", "entropy_coreset", "class_balance"
+    strategy         "mgral", "uniform", "entropy" (mean), "entropy_sum", "entropy_root" (mean times
+                     the root of the expected objects), "entropy_max", "coreset",
+                     "entropy_coreset", "class_balance"
     metric           the reward: "ap50", "ap" (COCO), "voc07" (11-point), "voc12" (area), all at
                      fractions
     when_uninformed  what selects when the reward's reliability interval is not above zero, or what
                      it chose where it was tried promises less than what a classical strategy
                      chooses: a strategy that needs no reward, or "best_classical": entropy_root,
-                     unless the own batches of another gained more where both were tried, by more
-                     than the standard error of the difference
+                     unless the own batches of another that was tried (all but entropy_coreset
+                     are) gained more by more than the standard error of the difference
     choice           "portfolio": the best of the agent's batch and its rivals', or when_uninformed;
                      "agent": always the agent's batch, as the paper has it
     """

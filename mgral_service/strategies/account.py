@@ -148,9 +148,9 @@ def _of_classical(winner: str) -> str:
             "where they were tried, by more than the standard error of the difference."
         )
     return (
-        f"So {spoken(winner)} chose: of the classical strategies it gained most where they were "
-        f"tried, and more than {spoken(DEFAULT)}, which chooses otherwise, by more than the "
-        "standard error of the difference."
+        f"So {spoken(winner)} chose: where classical strategies were tried, it gained more than "
+        f"{spoken(DEFAULT)}, which chooses otherwise, by most beyond the standard error of the "
+        "difference."
     )
 
 

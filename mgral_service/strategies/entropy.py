@@ -1,4 +1,4 @@
-"""The most uncertain images by the entropy of their detections: mean, sum, between, or maximum.
+"""The most uncertain images by the entropy of their detections, in four ways.
 
 Detections scored 0.05 or more count; an image without any has entropy 0.
 """
@@ -30,7 +30,7 @@ def pick_by_sum(view: PoolView, budget: int, rng: np.random.Generator) -> Rankin
 
 
 def pick_by_root(view: PoolView, budget: int, rng: np.random.Generator) -> Ranking:
-    """Mean entropy times the root of the expected objects: doubt throughout, but about much."""
+    """Mean entropy times the root of the expected objects: doubtful throughout, and about much."""
     expected = view.evidence.sum(axis=1)
     return most_uncertain(view, view.entropy.mean * np.sqrt(expected), budget)
 

@@ -17,7 +17,7 @@ _SPOKEN = {
     "uniform": "uniform chance",
     "entropy": "mean entropy",
     "entropy_sum": "summed entropy",
-    "entropy_root": "entropy by the root of objects",
+    "entropy_root": "mean entropy times the root of objects",
     "entropy_max": "largest entropy",
     "coreset": "core-set distance",
     "entropy_coreset": "entropy and core-set distance",

@@ -18,7 +18,7 @@ from mgral_service.domain.ridge import Ridge
 from mgral_service.strategies.view import PoolView
 
 RIDGE = "ridge"
-DEFAULT = "entropy_root"  # of classical strategies the best of them on average (benchmarks/README)
+DEFAULT = "entropy_root"  # in benchmarks/strategy_gains.py the best on average
 
 
 def unseen_choices(
@@ -70,26 +70,27 @@ def _tells(one: TablePoint) -> bool:
 
 
 def outdone(tried: Sequence[Trial]) -> tuple[Trial, Trial] | None:
-    """The ridge's trial and that of the best classical strategy, if it did better; None as well
-    where the ridge was not tried.
+    """The ridge's trial and that of the best classical strategy, if this gained something and
+    promises more, standard errors allowed for; None as well where the ridge was not tried.
     """
     ridge = next((one for one in tried if one.name == RIDGE), None)
     best = best_classical(tried)
-    return (ridge, best) if ridge and best.safe > ridge.safe else None
+    return (ridge, best) if ridge and best.safe > max(0.0, ridge.safe) else None
 
 
 def best_classical(tried: Sequence[Trial]) -> Trial:
     """DEFAULT's, or that of the strategy which is furthest ahead of it, if by more than the
-    standard error of the difference.
+    standard error of the difference. If DEFAULT was not tried, it is taken for an average record.
+
+    Of eight records each, equally good ones overrule it in 44 of 100 cycles, which costs nothing.
     """
-    default = next((one for one in tried if one.name == DEFAULT), Trial(DEFAULT, 0, 0.0))
+    average = Trial(DEFAULT, 0, 0.0)
+    default = next((one for one in tried if one.name == DEFAULT), average)
+    unsure = default.error if default.records else 0.0
+
+    def lead(one: Trial) -> float:
+        return one.gain - default.gain - hypot(one.error, unsure)
+
     rivals = [one for one in tried if one.name not in (RIDGE, DEFAULT)]
-    best = max(rivals, key=lambda one: _lead(one, default), default=default)
-    return best if _lead(best, default) > 0 else default
-
-
-def _lead(one: Trial, default: Trial) -> float:
-    """The difference of the gains less its standard error; a default that was not tried is taken
-    for an average record.
-    """
-    return one.gain - default.gain - hypot(one.error, default.error if default.records else 0.0)
+    best = max(rivals, key=lead, default=default)
+    return best if lead(best) > 0 else default

@@ -1,5 +1,13 @@
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
 import pytest
 
+from benchmarks import strategy_gains
+from benchmarks.compare import World
+from benchmarks.harness import Options
 from benchmarks.strategy_gains import Batch, figures_of
 from mgral_service.strategies import CLASSICAL
 
@@ -11,9 +19,9 @@ def found(world: str, gained: list[float]) -> dict[Batch, float]:
         for part, level in enumerate((0.3, 0.5)):
             for strategy in CLASSICAL:
                 more = gain if strategy == "coreset" else 0.0
-                scored[Batch(world, seed, part, strategy, 0)] = level + more
-            scored[Batch(world, seed, part, "uniform", 0)] = level - 0.01
-            scored[Batch(world, seed, part, "uniform", 1)] = level + 0.01
+                scored[Batch("s", world, seed, part, strategy, 0)] = level + more
+            scored[Batch("s", world, seed, part, "uniform", 0)] = level - 0.01
+            scored[Batch("s", world, seed, part, "uniform", 1)] = level + 0.01
     return scored
 
 
@@ -29,3 +37,26 @@ def test_gains_are_over_the_uniform_batches_of_the_same_part_and_worlds_count_al
 
 def test_one_seed_has_no_error() -> None:
     assert "mean_coreset_error" not in figures_of(found("a", [0.02]), ("a",))
+
+
+def test_what_is_kept_is_not_trained_again_unless_the_setting_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def trained(
+        jobs: Sequence[tuple[World, list[Batch]]], device: str, kept: Path
+    ) -> Iterator[tuple[Batch, float]]:
+        batches = [one for _, some in jobs for one in some]
+        asked.append(len(batches))
+        with kept.open("a", encoding="utf-8") as file:
+            for one in batches:
+                file.write(json.dumps({**asdict(one), "ap50": 0.5}) + "\n")
+                yield one, 0.5
+
+    monkeypatch.setattr(strategy_gains, "train", trained)
+    own = {"world": ["digits"], "kept": tmp_path / "gains.jsonl"}
+    for quick in (True, True, False, False):
+        assert strategy_gains.measure(Options(quick, "cpu", own))["mean_coreset"] == 0.0
+    batches = len(CLASSICAL) - 1 + strategy_gains.UNIFORMS
+    assert asked == [batches, 0, 3 * strategy_gains.PARTS * batches, 0]

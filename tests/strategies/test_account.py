@@ -54,7 +54,7 @@ def test_a_wide_margin_is_no_tie() -> None:
 def test_an_uninformed_cycle_says_who_chose_instead() -> None:
     said = words(low=-0.1, winner="entropy_root")
     assert "carried no information this cycle" in said
-    assert "So entropy by the root of objects chose, as it does unless another" in said
+    assert "So mean entropy times the root of objects chose, as it does unless another" in said
     assert "would have won" in said
     assert "shares 25 % of these images" in said
 
@@ -72,7 +72,7 @@ def test_it_says_how_classical_strategies_fared() -> None:
         "standard error: summed entropy +0.0300 ± 0.0050 (4 records, 1 of earlier cycles), uniform "
         "chance +0.0100 ± 0.0100 (1 record)." in said
     )
-    assert "So summed entropy chose: of the classical strategies it gained most" in said
+    assert "So summed entropy chose: where classical strategies were tried, it gained more" in said
 
 
 def test_a_named_fallback_is_named() -> None:

@@ -16,12 +16,3 @@ def test_by_the_root_doubt_and_the_number_of_objects_both_count() -> None:
     best = sorted(every[VIEW.unlabelled], reverse=True)[:8]
     assert ranking.scores == pytest.approx(best)
     assert every[ranking.positions] == pytest.approx(best)
-
-
-@pytest.mark.parametrize("rule", ["entropy", "entropy_sum", "entropy_max"])
-def test_the_other_entropies_choose_other_images(rule: str) -> None:
-    chosen, others = (
-        set(CLASSICAL[name](VIEW, 8, np.random.default_rng(0)).positions.tolist())
-        for name in ("entropy_root", rule)
-    )
-    assert chosen != others

@@ -58,7 +58,8 @@ def test_uniform_chooses_where_the_default_does_worse() -> None:
 
 
 def test_untried_strategies_promise_nothing() -> None:
-    found = trials([point("tilted", 0.02), point("tilted", -0.02)], CLASSICAL)
+    points = [point("tilted", 0.02), point("tilted", -0.02), *[point(DEFAULT, -0.01)] * 9]
+    found = trials(points, CLASSICAL)
     assert by_name(found).keys() == CLASSICAL.keys()  # the ridge is no strategy of its own
     assert best_classical(found).name == DEFAULT
 
@@ -101,6 +102,11 @@ def test_the_ridge_is_outdone_where_a_classical_strategy_is_expected_to_gain_mor
     assert (found is not None) == beaten
     if found:
         assert [one.name for one in found] == [RIDGE, "a"]
+
+
+def test_a_strategy_that_gained_nothing_outdoes_no_ridge() -> None:
+    points = [*[point(RIDGE, -0.01)] * 2, *[point(DEFAULT, -0.005)] * 20]
+    assert outdone(trials(points, CLASSICAL)) is None
 
 
 def test_a_ridge_that_was_not_tried_is_not_outdone() -> None:
