@@ -11,8 +11,9 @@ what the figures in README.md are of.
 labels told next to nothing: `proxy_fidelity`, `surrogate_fidelity`), and eight on batches that its
 ridge and its agent choose; "mgral-paper" with every switch as printed. Both score proxies on a
 quarter of the training images, with labels, which no strategy may choose. No setting is chosen on
-test images of digits and vehicles; but the failure that led to the standard-error rule (README.md)
-was seen on those of vehicles. bccd and chess_pieces are there to make rules on.
+test images of digits and vehicles; but rules were made on training images of all four worlds, after
+failures that were seen on test images of vehicles (README.md). bccd and chess_pieces serve no other
+purpose.
 `--quick`: digits, 2 seeds, 1 cycle, trainings of 2 steps.
 """
 
@@ -111,7 +112,7 @@ WORLDS = {
         World("chess_pieces", 40, 20, 3, 2),
     )
 }
-ASKED = ("digits", "vehicles")  # the others are where rules are made
+ASKED = ("digits", "vehicles")  # the others only serve to make rules on
 
 
 def as_printed(spec: CycleSpec) -> CycleSpec:
