@@ -9,6 +9,7 @@ from benchmarks import strategy_gains
 from benchmarks.compare import World
 from benchmarks.harness import Options
 from benchmarks.strategy_gains import Batch, figures_of
+from mgral_service.domain.design import CHEAP
 from mgral_service.strategies import CLASSICAL
 
 
@@ -58,5 +59,7 @@ def test_what_is_kept_is_not_trained_again_unless_the_setting_is_another(
     own = {"world": ["digits"], "kept": tmp_path / "gains.jsonl"}
     for quick in (True, True, False, False):
         assert strategy_gains.measure(Options(quick, "cpu", own))["mean_coreset"] == 0.0
-    batches = len(CLASSICAL) - 1 + strategy_gains.UNIFORMS
-    assert asked == [batches, 0, 3 * strategy_gains.PARTS * batches, 0]
+    chosen = len(CLASSICAL) - 1 + 3
+    tried = len(CHEAP) + 2
+    every = strategy_gains.PARTS * chosen + strategy_gains.HALVES * tried
+    assert asked == [every, 0, 3 * every, 0]
