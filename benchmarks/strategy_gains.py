@@ -47,7 +47,7 @@ from mgral_service.strategies import CLASSICAL
 from mgral_service.strategies.trials import best_classical, trials
 from mgral_service.strategies.view import PoolView
 
-SEEDS = (10, 11, 12)
+SEEDS = (10, 11)
 PARTS = 4  # of a pool, that strategies choose from
 HALVES = 8  # of the scoring images, where they are tried: further parts
 TRIED = 6  # of these at a time

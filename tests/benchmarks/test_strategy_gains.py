@@ -62,4 +62,4 @@ def test_what_is_kept_is_not_trained_again_unless_the_setting_is_another(
     chosen = len(CLASSICAL) - 1 + 3
     tried = len(CHEAP) + 2
     every = strategy_gains.PARTS * chosen + strategy_gains.HALVES * tried
-    assert asked == [every, 0, 3 * every, 0]
+    assert asked == [every, 0, len(strategy_gains.SEEDS) * every, 0]
