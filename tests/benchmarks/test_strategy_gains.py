@@ -8,7 +8,7 @@ import pytest
 from benchmarks import strategy_gains
 from benchmarks.compare import World
 from benchmarks.harness import Options
-from benchmarks.strategy_gains import Batch, figures_of
+from benchmarks.strategy_gains import HALVES, PARTS, Batch, figures_of, rules
 from mgral_service.domain.design import CHEAP
 from mgral_service.strategies import CLASSICAL
 
@@ -40,6 +40,18 @@ def test_one_seed_has_no_error() -> None:
     assert "mean_coreset_error" not in figures_of(found("a", [0.02]), ("a",))
 
 
+def test_a_rule_gains_what_the_strategy_gains_that_trials_choose_if_it_is_sure_enough() -> None:
+    """Coreset gains 0.02 in the pool, and in trials is ahead by more than two errors, not three."""
+    scored = found("a", [0.02])
+    for part in range(PARTS, PARTS + HALVES):
+        for at, strategy in enumerate((*CHEAP, "uniform")):
+            luck = 0.02 * (-1) ** (at + part) + (0.035 if strategy == "coreset" else 0.0)
+            scored[Batch("s", "a", 0, part, strategy, 0)] = 0.3 + luck
+    assert rules(scored, ("a",)) == pytest.approx(
+        {"rule_0": 0.02, "rule_1": 0.02, "rule_2": 0.02, "rule_3": 0.0}
+    )
+
+
 def test_what_is_kept_is_not_trained_again_unless_the_setting_is_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,5 +73,5 @@ def test_what_is_kept_is_not_trained_again_unless_the_setting_is_another(
         assert strategy_gains.measure(Options(quick, "cpu", own))["mean_coreset"] == 0.0
     chosen = len(CLASSICAL) - 1 + 3
     tried = len(CHEAP) + 2
-    every = strategy_gains.PARTS * chosen + strategy_gains.HALVES * tried
+    every = PARTS * chosen + HALVES * tried
     assert asked == [every, 0, len(strategy_gains.SEEDS) * every, 0]
