@@ -6,6 +6,7 @@ MgralError
 │   ├── DatasetRefused      a dataset cannot be used at all
 │   └── IdempotencyMismatch the key was used with another body
 ├── NotFound                no such dataset, cycle or selection
+├── Unreadable              what is stored is damaged, or of another version of this service
 ├── Conflict                the request does not fit the present state
 │   ├── AlreadyExists
 │   ├── CycleNotReady       no selection yet
@@ -56,6 +57,18 @@ class NotFound(MgralError):
 
     def __str__(self) -> str:
         return f"no {self.kind} named {self.name!r}"
+
+
+class Unreadable(MgralError):
+    def __init__(self, kind: str, name: str, cause: str) -> None:
+        super().__init__(kind, name, cause)
+        self.kind, self.name, self.cause = kind, name, cause
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kind} {self.name!r} is stored in a form that cannot be read ({self.cause}): it "
+            "is damaged, or of another version of this service; use that one to look at it"
+        )
 
 
 class Conflict(MgralError):

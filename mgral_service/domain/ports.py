@@ -185,7 +185,7 @@ class CycleStore(Protocol):
         ...
 
     def get(self, cycle: str) -> CycleRecord:
-        """NotFound if there is none."""
+        """NotFound if there is none; Unreadable if it is damaged."""
         ...
 
     def put(self, record: CycleRecord, lease: int | None) -> None:
@@ -198,7 +198,7 @@ class CycleStore(Protocol):
         ...
 
     def page(self, after: str | None, limit: int) -> tuple[CycleRecord, ...]:
-        """Newest first, those created before the cycle `after`."""
+        """Newest first, those created before the cycle `after`; what is unreadable is left out."""
         ...
 
     def acquire(self, cycle: str, owner: str, ttl_s: float) -> int:

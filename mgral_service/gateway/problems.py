@@ -26,6 +26,7 @@ from mgral_service.domain.errors import (
     MgralError,
     NotFound,
     Unavailable,
+    Unreadable,
 )
 from mgral_service.domain.records import Reconciliation, Status
 
@@ -87,6 +88,7 @@ STATUS: Mapping[type[MgralError], tuple[int, str]] = {
     IdempotencyMismatch: (422, "IDEMPOTENCY_MISMATCH"),
     IncompleteAnswers: (422, "INCOMPLETE_ANSWERS"),
     NotFound: (404, "NOT_FOUND"),
+    Unreadable: (500, "UNREADABLE"),
     Conflict: (409, "CONFLICT"),
     AlreadyExists: (409, "ALREADY_EXISTS"),
     CycleNotReady: (409, "CYCLE_NOT_READY"),

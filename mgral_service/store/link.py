@@ -64,10 +64,10 @@ class Link:
                 raise Unavailable("store", f"refused our password: {error}") from error
             except (ConnectionError, TimeoutError) as error:
                 failures += 1
-                pause = _PAUSES.compute(failures) * random.uniform(0.5, 1.0)
-                if time.monotonic() + pause > deadline:
+                left = deadline - time.monotonic()
+                if left <= 0:
                     raise Unavailable("store", _words(error)) from error
-                time.sleep(pause)
+                time.sleep(min(left, _PAUSES.compute(failures) * random.uniform(0.5, 1.0)))
             except RedisError as error:
                 if _is_full(error):
                     raise Unavailable("store", _words(error)) from error

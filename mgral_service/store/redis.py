@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, cast
+
+from redis import Redis
 
 from mgral_service import codec
 from mgral_service.domain.boxes import Annotations
@@ -13,9 +17,11 @@ from mgral_service.domain.errors import (
     AlreadyExists,
     IdempotencyMismatch,
     IllegalTransition,
+    InvalidInput,
     LeaseHeld,
     NotFound,
     StaleLease,
+    Unreadable,
 )
 from mgral_service.domain.records import (
     CycleRecord,
@@ -32,6 +38,8 @@ DRIVER_PATIENCE_S = 20.0  # a server may take this long to restart
 KEYS_KEPT_S = 7 * 24 * 3600  # how long an Idempotency-Key is remembered
 EVENTS_KEPT = 10_000  # a cycle, about
 EVENTS_SEARCHED = 100  # by EventLog.last
+
+logger = logging.getLogger(__name__)
 
 
 def redis_stores(url: str, prefix: str = "mgral:", patience_s: float = DRIVER_PATIENCE_S) -> Stores:
@@ -51,6 +59,7 @@ class RedisCycles:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._unreadable: set[str] = set()  # cycles that the log tells of
 
     def create(self, record: CycleRecord, key: str | None, fingerprint: str) -> CycleRecord:
         link = self._link
@@ -83,6 +92,8 @@ class RedisCycles:
         found = self._many([cycle])[0]
         if found is None:
             raise NotFound("cycle", cycle)
+        if isinstance(found, Unreadable):
+            raise found
         return found
 
     def put(self, record: CycleRecord, lease: int | None) -> None:
@@ -110,9 +121,24 @@ class RedisCycles:
             if rank is None:
                 raise NotFound("cycle", after)
             start = rank + 1
-        names = link.call(lambda client: client.zrevrange(index, start, start + limit - 1))
-        records = self._many([name.decode() for name in names])
-        return tuple(record for record in records if record is not None)
+        page: list[CycleRecord] = []
+        while len(page) < limit:
+            names = link.call(partial(_newest, index, start, limit - len(page)))
+            for found in self._many([name.decode() for name in names]):
+                if isinstance(found, Unreadable):
+                    self._warn(found)
+                elif found is not None:
+                    page.append(found)
+            start += len(names)
+            if not names:
+                break
+        return tuple(page)
+
+    def _warn(self, found: Unreadable) -> None:
+        """Once: the gateway looks at all cycles every few seconds."""
+        if found.name not in self._unreadable:
+            self._unreadable.add(found.name)
+            logger.warning("%s; listings leave it out", found)
 
     def acquire(self, cycle: str, owner: str, ttl_s: float) -> int:
         answer = self._link.script(
@@ -154,7 +180,7 @@ class RedisCycles:
             self.get(cycle)
         return None if text is None else text.decode()
 
-    def _many(self, cycles: Sequence[str]) -> list[CycleRecord | None]:
+    def _many(self, cycles: Sequence[str]) -> list[CycleRecord | Unreadable | None]:
         fields = ["record", "number", "job", "attempts"]
 
         def read(client: Any) -> list[list[bytes | None]]:
@@ -164,7 +190,8 @@ class RedisCycles:
             found: list[list[bytes | None]] = pipe.execute()
             return found
 
-        return [_record_of(row) for row in self._link.call(read)] if cycles else []
+        rows = self._link.call(read) if cycles else []
+        return [_record_of(cycle, row) for cycle, row in zip(cycles, rows, strict=True)]
 
 
 class RedisTable:
@@ -271,11 +298,19 @@ class RedisDatasets:
         )
 
 
-def _record_of(row: Sequence[bytes | None]) -> CycleRecord | None:
+def _newest(index: str, start: int, count: int, client: Redis) -> list[bytes]:
+    """Cycles from rank `start` on."""
+    return cast("list[bytes]", client.zrevrange(index, start, start + count - 1))
+
+
+def _record_of(cycle: str, row: Sequence[bytes | None]) -> CycleRecord | Unreadable | None:
     text, number, job, attempts = row
     if text is None or number is None or attempts is None:
         return None
-    record = codec.decode(CycleRecord, text)
+    try:
+        record = codec.decode(CycleRecord, text)
+    except InvalidInput as error:
+        return Unreadable("cycle", cycle, str(error))
     job_text = job.decode() if job else None
     return replace(record, number=int(number), job=job_text, attempts=int(attempts))
 
