@@ -225,7 +225,7 @@ def step(job: Job, weights: Weights | None) -> tuple[Point, Weights]:
         detector.fit(truth.subset(split.labelled), _silent)
     else:
         journal = Notebook()
-        bench = _bench(job, here, split, detector)
+        bench = workbench(job, here, split, detector)
         clock = time.process_time if job.device == "cpu" else time.perf_counter
         began = clock()
         selection = cycle.run(bench, journal)
@@ -267,7 +267,7 @@ def again(job: Job, batch: Sequence[str], turn: int) -> float:
     return detector.score(truth.subset(here.data.test))
 
 
-def _bench(job: Job, here: Place, split: PoolSplit, detector: TaskDetector) -> cycle.Workbench:
+def workbench(job: Job, here: Place, split: PoolSplit, detector: TaskDetector) -> cycle.Workbench:
     """Without a label of the pool, and without a test image."""
     spec, classes = job.spec, here.data.classes
     known = here.data.annotations.subset((*split.labelled, *split.scoring))

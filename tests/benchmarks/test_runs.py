@@ -32,7 +32,7 @@ def test_a_cycle_sees_no_label_of_the_pool_and_no_test_image() -> None:
     detector = CarriedDetector(
         SMALL.detector, here.data.classes, here.images, METRICS["ap50"](), 0, "cpu"
     )
-    bench = runs._bench(JOB, here, split, detector)
+    bench = runs.workbench(JOB, here, split, detector)
     assert set(bench.annotations.ids) == {*split.labelled, *split.scoring}
     assert bench.split.test == ()
     shown = {*bench.annotations.ids, *bench.split.unlabelled}

@@ -1,0 +1,206 @@
+"""What batches are worth that a cycle's ridge and its agent choose, alone and joined with what
+chooses by default, on training images alone.
+
+The pools are those of `compare` at their start, but of seeds that it does not use. A third of a
+pool is set aside to score; "mgral" runs a whole cycle on the rest, as it does in `compare`. Then
+each choice is made in PARTS drawn anew of that rest (SHARE of it): the ridge's, the agent's, the
+default's, another strategy's or two so `joined`. A short proxy is trained on the labelled images
+and the batch, with its labels; its AP50 over that of uniform batches of the same part is the gain.
+Pools that are done are kept (`--kept`), so an interrupted run goes on; delete them when code of the
+cycle has changed.
+`--quick`: digits, one seed, trainings of 2 steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.compare import OUT, WORLDS, World
+from benchmarks.harness import Figures, Options, kept_lines, main
+from benchmarks.runs import Notebook, place, workbench
+from benchmarks.trainings import one_thread
+from mgral_service import cycle
+from mgral_service.detectors.local import LocalProxyTrainer, TaskDetector
+from mgral_service.domain.ports import Weights
+from mgral_service.domain.records import ProxySpec
+from mgral_service.domain.seeds import Purpose, seed_of, stream
+from mgral_service.metrics import METRICS
+from mgral_service.strategies import rerank
+from mgral_service.strategies.mgral import AGENT
+from mgral_service.strategies.trials import DEFAULT, RIDGE
+
+SEEDS = (10, 11)
+PARTS, SHARE = 4, 0.8
+UNIFORMS = 3  # batches of a part
+REPEATS = 2  # trainings of a batch
+UNIFORM = "uniform"
+ALONE = (RIDGE, AGENT, DEFAULT, "entropy", "class_balance")
+JOINED = ((RIDGE, DEFAULT), (RIDGE, "entropy"), (AGENT, DEFAULT), (DEFAULT, "class_balance"))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a pool gave. setting: a digest of the world's; spearman, informed: of the cycle's
+    reward; scores: AP50 by choice, one a part; of "uniform" the means.
+    """
+
+    setting: str
+    world: str
+    seed: int
+    spearman: float
+    informed: bool
+    scores: Mapping[str, Sequence[float]]
+
+    def gain(self, choice: str) -> float:
+        return float(np.mean(self.scores[choice]) - np.mean(self.scores[UNIFORM]))
+
+
+class Memory(Notebook):
+    """A cycle's journal that keeps what its agent left as well."""
+
+    agent: Mapping[str, Any]
+
+    def keep_agent(self, arrays: Mapping[str, Any], winner: str) -> None:
+        self.agent = arrays
+
+
+def joined(orders: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """The same images in the order of their mean ranks; ties by id."""
+    ranks: dict[str, int] = dict.fromkeys(orders[0], 0)
+    for order in orders:
+        for rank, name in enumerate(order):
+            ranks[name] += rank
+    return tuple(sorted(ranks, key=lambda name: (ranks[name], name)))
+
+
+def worth(world: World, seed: int, device: str) -> Found:
+    job = world.job("mgral", seed, device)
+    spec, here = job.spec, place(job.world, job.scenes, job.spec.detector.size)
+    split, truth, metric = here.split(job), here.data.annotations, METRICS["ap50"]()
+    classes, own = here.data.classes, seed_of(seed, Purpose.DETECTOR)
+    rng = np.random.default_rng([seed, 80])
+    pool = rng.permutation(sorted(split.unlabelled)).tolist()
+    scoring, pool = tuple(pool[: len(pool) // 3]), pool[len(pool) // 3 :]
+    split = replace(split, unlabelled=tuple(sorted(pool)))
+    detector = TaskDetector(spec.detector, classes, here.images, metric, own, device)
+    journal = Memory()
+    cycle.run(workbench(job, here, split, detector), journal)
+    seen, report, weights = journal.observation(), journal.report(), journal.detector()
+    if seen is None or report is None or report.evidence is None or weights is None:
+        raise RuntimeError(f"the cycle of {world.name}, seed {seed}, left nothing to choose by")
+
+    def order(name: str) -> tuple[str, ...]:
+        draws = stream(seed, Purpose.SELECT)
+        return rerank(spec, split, seen, classes, journal.agent, name, len(pool), draws).ids
+
+    orders = {name: order(name) for name in ALONE}
+    orders |= {_name(some): joined([orders[one] for one in some]) for some in JOINED}
+    table = replace(spec.table, repeats=REPEATS)
+    trainer = LocalProxyTrainer(
+        spec.detector, table, classes, here.images, truth, scoring, metric, device
+    )
+
+    def score(batch: Sequence[str]) -> float:
+        return _score(trainer, (*split.labelled, *batch), seed_of(seed, Purpose.PROXY), weights)
+
+    scores: dict[str, list[float]] = {name: [] for name in (UNIFORM, *orders)}
+    for _ in range(PARTS):
+        part = {*rng.permutation(pool)[: round(SHARE * len(pool))].tolist()}
+        uniform = [rng.permutation(sorted(part))[: spec.budget] for _ in range(UNIFORMS)]
+        scores[UNIFORM].append(float(np.mean([score(batch.tolist()) for batch in uniform])))
+        for name, whole in orders.items():
+            scores[name].append(score([one for one in whole if one in part][: spec.budget]))
+    reward = report.evidence.reliability
+    setting = _setting(world, device)
+    return Found(setting, world.name, seed, reward.spearman, reward.informed, scores)
+
+
+def figures_of(found: Sequence[Found]) -> dict[str, float]:
+    """Gains over uniform, by world and their mean with its standard error, pools taken for
+    independent draws of their world; the share of rewards that were called informative.
+    """
+    worlds = {one.world: [each for each in found if each.world == one.world] for one in found}
+    figures = {"informed_share": float(np.mean([one.informed for one in found]))}
+    for choice in (name for name in found[0].scores if name != UNIFORM):
+        gained = [np.array([one.gain(choice) for one in some]) for some in worlds.values()]
+        means = [float(some.mean()) for some in gained]
+        figures |= {f"{name}_{choice}": mean for name, mean in zip(worlds, means, strict=True)}
+        figures[f"mean_{choice}"] = float(np.mean(means))
+        if min(map(len, gained)) > 1:
+            squares = [some.var(ddof=1) / len(some) for some in gained]
+            figures[f"mean_{choice}_error"] = float(np.sum(squares) ** 0.5 / len(worlds))
+    return figures
+
+
+def own_flags() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--world", nargs="+", choices=tuple(WORLDS), help="default: all")
+    parser.add_argument("--kept", type=Path, help="default: out/benchmarks/learned_gains.jsonl")
+    return parser
+
+
+def measure(options: Options) -> Figures:
+    quick, device = options.quick, options.device
+    names = options.own["world"] or (["digits"] if quick else list(WORLDS))
+    worlds = [WORLDS[name].quick if quick else WORLDS[name] for name in names]
+    file: Path = options.own["kept"] or OUT / f"learned_gains{'-quick' * quick}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    kept = [Found(**told) for told in kept_lines(file)]
+    done = {(one.setting, one.seed): one for one in kept}
+    every = [(world, seed) for seed in (SEEDS[:1] if quick else SEEDS) for world in worlds]
+    todo = [(world, seed) for world, seed in every if (_setting(world, device), seed) not in done]
+    for one in _worths(todo, device):
+        done[one.setting, one.seed] = one
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(asdict(one)) + "\n")
+    return figures_of([done[_setting(world, device), seed] for world, seed in every])
+
+
+def start(arguments: Sequence[str] | None = None) -> None:
+    words = "AP50 gains over uniform of learned batches on training images, by short proxies"
+    main("learned_gains", words, measure, arguments, own_flags())
+
+
+def _worths(todo: Sequence[tuple[World, int]], device: str) -> Iterator[Found]:
+    """As they end, one pool a core."""
+    many = (os.cpu_count() or 1) if device == "cpu" else 1
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(many, context, one_thread) as pool:
+        waiting = [pool.submit(worth, *one, device) for one in todo]
+        for number, done in enumerate(as_completed(waiting), start=1):
+            print(f"{number} of {len(waiting)} pools", file=sys.stderr, flush=True)
+            yield done.result()
+
+
+def _score(
+    trainer: LocalProxyTrainer, images: tuple[str, ...], seed: int, weights: Weights
+) -> float:
+    (result,) = trainer.train([ProxySpec(0, images, (), seed, 1)], {1: weights})
+    if result.score is None:
+        raise RuntimeError(f"a proxy failed: {result.cause}")
+    return result.score
+
+
+def _name(some: Sequence[str]) -> str:
+    return "_and_".join(some)
+
+
+def _setting(world: World, device: str) -> str:
+    told = json.dumps([asdict(world), device], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:8]
+
+
+if __name__ == "__main__":
+    start()
