@@ -13,39 +13,37 @@ cycle has changed.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import json
-import multiprocessing
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.compare import OUT, WORLDS, World
+from benchmarks.compare import OUT, World
+from benchmarks.gains import (
+    UNIFORM,
+    each_pool,
+    gain_figures,
+    own_flags,
+    pools,
+    proxy_score,
+    setting,
+)
 from benchmarks.harness import Figures, Options, kept_lines, main
 from benchmarks.runs import Notebook, place, workbench
-from benchmarks.trainings import one_thread
 from mgral_service import cycle
 from mgral_service.detectors.local import LocalProxyTrainer, TaskDetector
-from mgral_service.domain.ports import Weights
-from mgral_service.domain.records import ProxySpec
 from mgral_service.domain.seeds import Purpose, seed_of, stream
 from mgral_service.metrics import METRICS
 from mgral_service.strategies import rerank
 from mgral_service.strategies.mgral import AGENT
 from mgral_service.strategies.trials import DEFAULT, RIDGE
 
-SEEDS = (10, 11)
 PARTS, SHARE = 4, 0.8
 UNIFORMS = 3  # batches of a part
 REPEATS = 2  # trainings of a batch
-UNIFORM = "uniform"
 ALONE = (RIDGE, AGENT, DEFAULT, "entropy", "class_balance")
 JOINED = ((RIDGE, DEFAULT), (RIDGE, "entropy"), (AGENT, DEFAULT), (DEFAULT, "class_balance"))
 
@@ -106,14 +104,14 @@ def worth(world: World, seed: int, device: str) -> Found:
         return rerank(spec, split, seen, classes, journal.agent, name, len(pool), draws).ids
 
     orders = {name: order(name) for name in ALONE}
-    orders |= {_name(some): joined([orders[one] for one in some]) for some in JOINED}
+    orders |= {"_and_".join(some): joined([orders[one] for one in some]) for some in JOINED}
     table = replace(spec.table, repeats=REPEATS)
     trainer = LocalProxyTrainer(
         spec.detector, table, classes, here.images, truth, scoring, metric, device
     )
 
     def score(batch: Sequence[str]) -> float:
-        return _score(trainer, (*split.labelled, *batch), seed_of(seed, Purpose.PROXY), weights)
+        return proxy_score(trainer, (*split.labelled, *batch), scoring, seed, weights)
 
     scores: dict[str, list[float]] = {name: [] for name in (UNIFORM, *orders)}
     for _ in range(PARTS):
@@ -123,83 +121,37 @@ def worth(world: World, seed: int, device: str) -> Found:
         for name, whole in orders.items():
             scores[name].append(score([one for one in whole if one in part][: spec.budget]))
     reward = report.evidence.reliability
-    setting = _setting(world, device)
-    return Found(setting, world.name, seed, reward.spearman, reward.informed, scores)
+    return Found(setting(world, device), world.name, seed, reward.spearman, reward.informed, scores)
 
 
 def figures_of(found: Sequence[Found]) -> dict[str, float]:
-    """Gains over uniform, by world and their mean with its standard error, pools taken for
-    independent draws of their world; the share of rewards that were called informative.
-    """
+    """Gains over uniform, and the share of rewards that were called informative."""
     worlds = {one.world: [each for each in found if each.world == one.world] for one in found}
     figures = {"informed_share": float(np.mean([one.informed for one in found]))}
     for choice in (name for name in found[0].scores if name != UNIFORM):
-        gained = [np.array([one.gain(choice) for one in some]) for some in worlds.values()]
-        means = [float(some.mean()) for some in gained]
-        figures |= {f"{name}_{choice}": mean for name, mean in zip(worlds, means, strict=True)}
-        figures[f"mean_{choice}"] = float(np.mean(means))
-        if min(map(len, gained)) > 1:
-            squares = [some.var(ddof=1) / len(some) for some in gained]
-            figures[f"mean_{choice}_error"] = float(np.sum(squares) ** 0.5 / len(worlds))
+        gained = {name: np.array([one.gain(choice) for one in worlds[name]]) for name in worlds}
+        figures |= gain_figures(choice, gained)
     return figures
 
 
-def own_flags() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--world", nargs="+", choices=tuple(WORLDS), help="default: all")
-    parser.add_argument("--kept", type=Path, help="default: out/benchmarks/learned_gains.jsonl")
-    return parser
-
-
 def measure(options: Options) -> Figures:
-    quick, device = options.quick, options.device
-    names = options.own["world"] or (["digits"] if quick else list(WORLDS))
-    worlds = [WORLDS[name].quick if quick else WORLDS[name] for name in names]
-    file: Path = options.own["kept"] or OUT / f"learned_gains{'-quick' * quick}.jsonl"
+    device = options.device
+    file: Path = options.own["kept"] or OUT / f"learned_gains{'-quick' * options.quick}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     kept = [Found(**told) for told in kept_lines(file)]
     done = {(one.setting, one.seed): one for one in kept}
-    every = [(world, seed) for seed in (SEEDS[:1] if quick else SEEDS) for world in worlds]
-    todo = [(world, seed) for world, seed in every if (_setting(world, device), seed) not in done]
-    for one in _worths(todo, device):
+    every = pools(options)
+    todo = [(world, seed) for world, seed in every if (setting(world, device), seed) not in done]
+    for _, one in each_pool(worth, todo, device):
         done[one.setting, one.seed] = one
         with file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(asdict(one)) + "\n")
-    return figures_of([done[_setting(world, device), seed] for world, seed in every])
+    return figures_of([done[setting(world, device), seed] for world, seed in every])
 
 
 def start(arguments: Sequence[str] | None = None) -> None:
     words = "AP50 gains over uniform of learned batches on training images, by short proxies"
-    main("learned_gains", words, measure, arguments, own_flags())
-
-
-def _worths(todo: Sequence[tuple[World, int]], device: str) -> Iterator[Found]:
-    """As they end, one pool a core."""
-    many = (os.cpu_count() or 1) if device == "cpu" else 1
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(many, context, one_thread) as pool:
-        waiting = [pool.submit(worth, *one, device) for one in todo]
-        for number, done in enumerate(as_completed(waiting), start=1):
-            print(f"{number} of {len(waiting)} pools", file=sys.stderr, flush=True)
-            yield done.result()
-
-
-def _score(
-    trainer: LocalProxyTrainer, images: tuple[str, ...], seed: int, weights: Weights
-) -> float:
-    (result,) = trainer.train([ProxySpec(0, images, (), seed, 1)], {1: weights})
-    if result.score is None:
-        raise RuntimeError(f"a proxy failed: {result.cause}")
-    return result.score
-
-
-def _name(some: Sequence[str]) -> str:
-    return "_and_".join(some)
-
-
-def _setting(world: World, device: str) -> str:
-    told = json.dumps([asdict(world), device], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:8]
+    main("learned_gains", words, measure, arguments, own_flags("learned_gains"))
 
 
 if __name__ == "__main__":

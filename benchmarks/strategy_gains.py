@@ -14,15 +14,9 @@ changed.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import json
-import multiprocessing
-import os
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -30,29 +24,35 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.compare import OUT, WORLDS, World
+from benchmarks.compare import OUT, World
+from benchmarks.gains import (
+    UNIFORM,
+    each_pool,
+    gain_figures,
+    own_flags,
+    pools,
+    proxy_score,
+    setting,
+)
 from benchmarks.harness import Figures, Options, kept_lines, main
 from benchmarks.runs import place
-from benchmarks.trainings import one_thread
 from mgral_service.detectors.local import LocalProxyTrainer, TaskDetector
 from mgral_service.domain.arrays import FloatArray
 from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.design import CHEAP
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import Weights
-from mgral_service.domain.records import Progress, ProxySpec, TablePoint
+from mgral_service.domain.records import Progress, TablePoint
 from mgral_service.domain.seeds import Purpose, seed_of
 from mgral_service.metrics import METRICS
 from mgral_service.strategies import CLASSICAL
 from mgral_service.strategies.trials import best_classical, trials
 from mgral_service.strategies.view import PoolView
 
-SEEDS = (10, 11)
 PARTS = 4  # of a pool, that strategies choose from
 HALVES = 8  # of the scoring images, where they are tried: further parts
 TRIED = 6  # of these at a time
 SURE = (0, 1, 2, 3)
-UNIFORM = "uniform"
 UNIFORMS = (3, 2)  # batches of a part, and of a half
 
 
@@ -88,12 +88,7 @@ class Site:
         view = PoolView(split, self.seen.subset((*self.labelled, *part)), self.classes)
         rng = np.random.default_rng([one.part, one.turn])
         batch = view.names(CLASSICAL[one.strategy](view, size, rng).positions)
-        seed = seed_of(one.seed, Purpose.PROXY)
-        spec = ProxySpec(0, (*self.labelled, *batch), (), seed, 1, scoring)
-        (result,) = self.trainer.train([spec], {1: self.weights})
-        if result.score is None:
-            raise RuntimeError(f"a proxy failed: {result.cause}")
-        return result.score
+        return proxy_score(self.trainer, (*self.labelled, *batch), scoring, one.seed, self.weights)
 
 
 @lru_cache(maxsize=1)
@@ -134,16 +129,11 @@ def train(
     jobs: Sequence[tuple[World, list[Batch]]], device: str, kept: Path
 ) -> Iterator[tuple[Batch, float]]:
     """The batches of each job, one job a core; noted in `kept` as jobs end."""
-    many = (os.cpu_count() or 1) if device == "cpu" else 1
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(many, context, one_thread) as pool:
-        waiting = {pool.submit(scores, *job, device): job[1] for job in jobs}
-        for number, done in enumerate(as_completed(waiting), start=1):
-            found = list(zip(waiting[done], done.result(), strict=True))
-            with kept.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps({**asdict(one), "ap50": ap}) + "\n" for one, ap in found)
-            print(f"{number} of {len(waiting)} pools", file=sys.stderr, flush=True)
-            yield from found
+    for at, scored in each_pool(scores, jobs, device):
+        found = list(zip(jobs[at][1], scored, strict=True))
+        with kept.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps({**asdict(one), "ap50": ap}) + "\n" for one, ap in found)
+        yield from found
 
 
 def gains(found: Mapping[Batch, float], world: str, strategy: str) -> FloatArray:
@@ -159,16 +149,12 @@ def gains(found: Mapping[Batch, float], world: str, strategy: str) -> FloatArray
 
 
 def figures_of(found: Mapping[Batch, float], worlds: Sequence[str]) -> dict[str, float]:
-    """Gains over uniform, and the standard error of their mean, seeds taken for independent."""
+    """Gains over uniform."""
     figures: dict[str, float] = {}
     for strategy in (name for name in CLASSICAL if name != UNIFORM):
-        gained = [gains(found, world, strategy) for world in worlds]
-        means = [float(some.mean()) for some in gained]
-        figures |= {f"{name}_{strategy}": mean for name, mean in zip(worlds, means, strict=True)}
-        figures[f"mean_{strategy}"] = float(np.mean(means))
-        if min(map(len, gained)) > 1:
-            squares = [some.var(ddof=1) / len(some) for some in gained]
-            figures[f"mean_{strategy}_error"] = float(np.sum(squares) ** 0.5 / len(worlds))
+        figures |= gain_figures(
+            strategy, {world: gains(found, world, strategy) for world in worlds}
+        )
     return figures
 
 
@@ -202,50 +188,34 @@ def _halves(found: Mapping[Batch, float], world: str, seed: int) -> list[list[Ta
     return halves
 
 
-def own_flags() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--world", nargs="+", choices=tuple(WORLDS), help="default: all")
-    parser.add_argument("--kept", type=Path, help="default: out/benchmarks/strategy_gains.jsonl")
-    return parser
-
-
 def measure(options: Options) -> Figures:
-    quick = options.quick
-    names = options.own["world"] or (["digits"] if quick else list(WORLDS))
-    plain = OUT / f"strategy_gains{'-quick' * quick}.jsonl"
-    file: Path = options.own["kept"] or plain
+    file: Path = options.own["kept"] or OUT / f"strategy_gains{'-quick' * options.quick}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     found: dict[Batch, float] = {}
     for told in kept_lines(file):
-        score = told.pop("ap50")
-        found[Batch(**told)] = score
+        ap50 = told.pop("ap50")
+        found[Batch(**told)] = ap50
     jobs: list[tuple[World, list[Batch]]] = []
     wanted: list[Batch] = []
-    worlds = [WORLDS[name].quick if quick else WORLDS[name] for name in names]
-    for seed in SEEDS[:1] if quick else SEEDS:
-        for world in worlds:
-            every = [
-                Batch(_setting(world, options.device), world.name, seed, part, strategy, turn)
-                for part in range(PARTS + HALVES)
-                for strategy in (CLASSICAL if part < PARTS else (UNIFORM, *CHEAP))
-                for turn in range(UNIFORMS[part >= PARTS] if strategy == UNIFORM else 1)
-            ]
-            wanted += every
-            if todo := [one for one in every if one not in found]:
-                jobs.append((world, todo))
+    for world, seed in pools(options):
+        every = [
+            Batch(setting(world, options.device), world.name, seed, part, strategy, turn)
+            for part in range(PARTS + HALVES)
+            for strategy in (CLASSICAL if part < PARTS else (UNIFORM, *CHEAP))
+            for turn in range(UNIFORMS[part >= PARTS] if strategy == UNIFORM else 1)
+        ]
+        wanted += every
+        if todo := [one for one in every if one not in found]:
+            jobs.append((world, todo))
     found |= dict(train(jobs, options.device, file))
     asked = {one: found[one] for one in wanted}
+    names = list(dict.fromkeys(one.world for one in wanted))
     return {**figures_of(asked, names), **rules(asked, names)}
 
 
 def start(arguments: Sequence[str] | None = None) -> None:
     words = "AP50 gains over uniform of strategies' batches on training images, by short proxies"
-    main("strategy_gains", words, measure, arguments, own_flags())
-
-
-def _setting(world: World, device: str) -> str:
-    told = json.dumps([asdict(world), device], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:8]
+    main("strategy_gains", words, measure, arguments, own_flags("strategy_gains"))
 
 
 def _silent(progress: Progress) -> None: ...

@@ -241,10 +241,12 @@ class DatasetStore(Protocol):
         """
         ...
 
-    def get(self, name: str) -> DatasetRecord: ...
+    def get(self, name: str) -> DatasetRecord:
+        """NotFound if there is none; Unreadable if it is damaged."""
+        ...
 
     def page(self, after: str | None, limit: int) -> tuple[DatasetRecord, ...]:
-        """By name."""
+        """By name; what is unreadable is left out."""
         ...
 
     def add_labels(self, name: str, cycle: str, labels: Annotations) -> None:

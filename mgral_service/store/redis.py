@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
-
-from redis import Redis
+from typing import Any, TypeVar, cast
 
 from mgral_service import codec
 from mgral_service.domain.boxes import Annotations
@@ -41,6 +39,8 @@ EVENTS_SEARCHED = 100  # by EventLog.last
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 def redis_stores(url: str, prefix: str = "mgral:", patience_s: float = DRIVER_PATIENCE_S) -> Stores:
     """The stores at `url`; nothing is connected yet. Calls raise Unavailable after `patience_s`."""
@@ -59,7 +59,7 @@ class RedisCycles:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._unreadable: set[str] = set()  # cycles that the log tells of
+        self._listing = _Listing()
 
     def create(self, record: CycleRecord, key: str | None, fingerprint: str) -> CycleRecord:
         link = self._link
@@ -89,11 +89,9 @@ class RedisCycles:
         return self.get(rest[0])
 
     def get(self, cycle: str) -> CycleRecord:
-        found = self._many([cycle])[0]
+        found = _record_of(cycle, self._rows([cycle])[0])
         if found is None:
             raise NotFound("cycle", cycle)
-        if isinstance(found, Unreadable):
-            raise found
         return found
 
     def put(self, record: CycleRecord, lease: int | None) -> None:
@@ -121,24 +119,7 @@ class RedisCycles:
             if rank is None:
                 raise NotFound("cycle", after)
             start = rank + 1
-        page: list[CycleRecord] = []
-        while len(page) < limit:
-            names = link.call(partial(_newest, index, start, limit - len(page)))
-            for found in self._many([name.decode() for name in names]):
-                if isinstance(found, Unreadable):
-                    self._warn(found)
-                elif found is not None:
-                    page.append(found)
-            start += len(names)
-            if not names:
-                break
-        return tuple(page)
-
-    def _warn(self, found: Unreadable) -> None:
-        """Once: the gateway looks at all cycles every few seconds."""
-        if found.name not in self._unreadable:
-            self._unreadable.add(found.name)
-            logger.warning("%s; listings leave it out", found)
+        return self._listing.page(start, limit, partial(_newest, link, index), self._many)
 
     def acquire(self, cycle: str, owner: str, ttl_s: float) -> int:
         answer = self._link.script(
@@ -181,6 +162,13 @@ class RedisCycles:
         return None if text is None else text.decode()
 
     def _many(self, cycles: Sequence[str]) -> list[CycleRecord | Unreadable | None]:
+        rows = self._rows(cycles) if cycles else []
+        return [
+            _or_error(partial(_record_of, cycle, row))
+            for cycle, row in zip(cycles, rows, strict=True)
+        ]
+
+    def _rows(self, cycles: Sequence[str]) -> list[list[bytes | None]]:
         fields = ["record", "number", "job", "attempts"]
 
         def read(client: Any) -> list[list[bytes | None]]:
@@ -190,8 +178,8 @@ class RedisCycles:
             found: list[list[bytes | None]] = pipe.execute()
             return found
 
-        rows = self._link.call(read) if cycles else []
-        return [_record_of(cycle, row) for cycle, row in zip(cycles, rows, strict=True)]
+        found: list[list[bytes | None]] = self._link.call(read)
+        return found
 
 
 class RedisTable:
@@ -216,7 +204,7 @@ class RedisTable:
     def records(self, cycle: str) -> tuple[LookupRecord, ...]:
         key = self._link.key("table", cycle)
         texts = self._link.call(lambda client: client.hvals(key))
-        records = (codec.decode(LookupRecord, text) for text in texts)
+        records = (_stored(LookupRecord, "table of cycle", cycle, text) for text in texts)
         return tuple(sorted(records, key=lambda record: record.index))
 
     def count(self, cycle: str) -> int:
@@ -256,12 +244,13 @@ class RedisDatasets:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._listing = _Listing()
 
     def add(self, record: DatasetRecord) -> DatasetRecord:
         name = record.spec.name
         keys = [self._link.key("dataset", name), self._link.key("datasets")]
         answer = self._link.script(scripts.ADD_DATASET, keys, name, codec.encode(record))
-        kept = codec.decode(DatasetRecord, answer[0])
+        kept = _stored(DatasetRecord, "dataset", name, answer[0])
         if kept.spec != record.spec:
             raise AlreadyExists("dataset", name)
         return kept
@@ -271,12 +260,19 @@ class RedisDatasets:
         text = self._link.call(lambda client: client.get(key))
         if text is None:
             raise NotFound("dataset", name)
-        return codec.decode(DatasetRecord, text)
+        return _stored(DatasetRecord, "dataset", name, text)
 
     def page(self, after: str | None, limit: int) -> tuple[DatasetRecord, ...]:
         key, start = self._link.key("datasets"), "-" if after is None else f"({after}"
-        names = self._link.call(lambda client: client.zrangebylex(key, start, "+", 0, limit))
-        return tuple(self.get(name.decode()) for name in names)
+
+        def names_at(at: int, count: int) -> list[bytes]:
+            call = self._link.call(lambda client: client.zrangebylex(key, start, "+", at, count))
+            return cast("list[bytes]", call)
+
+        def read(names: list[str]) -> list[DatasetRecord | Unreadable]:
+            return [_or_error(partial(self.get, name)) for name in names]
+
+        return self._listing.page(0, limit, names_at, read)
 
     def add_labels(self, name: str, cycle: str, labels: Annotations) -> None:
         keys = [self._link.key(part, name) for part in ("dataset", "labels", "labelled")]
@@ -298,19 +294,68 @@ class RedisDatasets:
         )
 
 
-def _newest(index: str, start: int, count: int, client: Redis) -> list[bytes]:
-    """Cycles from rank `start` on."""
-    return cast("list[bytes]", client.zrevrange(index, start, start + count - 1))
+class _Listing:
+    """Pages of what can be read; the log tells once of what cannot."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def page(
+        self,
+        start: int,
+        limit: int,
+        names_at: Callable[[int, int], list[bytes]],
+        read: Callable[[list[str]], Sequence[T | Unreadable | None]],
+    ) -> tuple[T, ...]:
+        """names_at: names from a place on, so many at most; read: what each is, None for one that
+        is gone.
+        """
+        page: list[T] = []
+        while (wanted := limit - len(page)) > 0:
+            names = names_at(start, wanted)
+            for found in read([name.decode() for name in names]):
+                if isinstance(found, Unreadable):
+                    self._warn(found)
+                elif found is not None:
+                    page.append(found)
+            if len(names) < wanted:
+                break
+            start += wanted
+        return tuple(page)
+
+    def _warn(self, found: Unreadable) -> None:
+        """Once: the gateway looks at all cycles every few seconds."""
+        if found.name not in self._told:
+            self._told.add(found.name)
+            logger.warning("%s; listings leave it out", found)
 
 
-def _record_of(cycle: str, row: Sequence[bytes | None]) -> CycleRecord | Unreadable | None:
+def _newest(link: Link, index: str, start: int, count: int) -> list[bytes]:
+    """Cycles from a rank on."""
+    end = start + count - 1
+    return cast("list[bytes]", link.call(lambda client: client.zrevrange(index, start, end)))
+
+
+def _or_error(read: Callable[[], T]) -> T | Unreadable:
+    try:
+        return read()
+    except Unreadable as error:
+        return error
+
+
+def _stored(kind: type[T], what: str, name: str, text: str | bytes) -> T:
+    """Unreadable if it is damaged, or of a version with other limits."""
+    try:
+        return codec.decode(kind, text)
+    except InvalidInput as error:
+        raise Unreadable(what, name, str(error)) from None
+
+
+def _record_of(cycle: str, row: Sequence[bytes | None]) -> CycleRecord | None:
     text, number, job, attempts = row
     if text is None or number is None or attempts is None:
         return None
-    try:
-        record = codec.decode(CycleRecord, text)
-    except InvalidInput as error:
-        return Unreadable("cycle", cycle, str(error))
+    record = _stored(CycleRecord, "cycle", cycle, text)
     job_text = job.decode() if job else None
     return replace(record, number=int(number), job=job_text, attempts=int(attempts))
 

@@ -1,12 +1,14 @@
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import learned_gains
 from benchmarks.compare import World
+from benchmarks.gains import SEEDS, setting
 from benchmarks.harness import Options
-from benchmarks.learned_gains import SEEDS, Found, figures_of, joined
+from benchmarks.learned_gains import Found, figures_of, joined
 
 
 def found(world: str, seed: int, gain: float, informed: bool = False) -> Found:
@@ -35,13 +37,15 @@ def test_a_pool_that_is_kept_is_not_measured_again_unless_its_world_is_another(
 ) -> None:
     asked: list[int] = []
 
-    def worths(todo: Sequence[tuple[World, int]], device: str) -> Iterator[Found]:
+    def each_pool(
+        work: object, todo: Sequence[tuple[World, int]], device: str
+    ) -> Iterator[tuple[int, Found]]:
         asked.append(len(todo))
-        for world, seed in todo:
-            setting = learned_gains._setting(world, device)
-            yield Found(setting, world.name, seed, 0.0, False, found("", 0, 0.02).scores)
+        for at, (world, seed) in enumerate(todo):
+            made = found(world.name, seed, 0.02)
+            yield at, replace(made, setting=setting(world, device))
 
-    monkeypatch.setattr(learned_gains, "_worths", worths)
+    monkeypatch.setattr(learned_gains, "each_pool", each_pool)
     own = {"world": ["digits"], "kept": tmp_path / "gains.jsonl"}
     for quick in (True, True, False, False):
         figures = learned_gains.measure(Options(quick, "cpu", own))

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import strategy_gains
 from benchmarks.compare import World
+from benchmarks.gains import SEEDS
 from benchmarks.harness import Options
 from benchmarks.strategy_gains import HALVES, PARTS, Batch, figures_of, rules
 from mgral_service.domain.design import CHEAP
@@ -74,4 +75,4 @@ def test_what_is_kept_is_not_trained_again_unless_the_setting_is_another(
     chosen = len(CLASSICAL) - 1 + 3
     tried = len(CHEAP) + 2
     every = PARTS * chosen + HALVES * tried
-    assert asked == [every, 0, len(strategy_gains.SEEDS) * every, 0]
+    assert asked == [every, 0, len(SEEDS) * every, 0]

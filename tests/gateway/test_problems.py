@@ -11,7 +11,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from mgral_service.domain import errors
-from mgral_service.domain.errors import MgralError, Unavailable
+from mgral_service.domain.errors import MgralError, Unavailable, Unreadable
+from mgral_service.domain.records import CycleRecord
 from mgral_service.gateway.app import GatewayPorts, create_app
 from mgral_service.gateway.problems import STATUS
 from mgral_service.gateway.requests import ANSWERS_BYTES, SPEC_BYTES
@@ -127,6 +128,18 @@ def test_a_defect_tells_nothing_of_the_inside() -> None:
     with TestClient(app, raise_server_exceptions=False) as http:
         answer = http.post("/datasets", json={"name": "cars", "root": "/data"})
     assert "secret" not in str(check(answer, 500, "INTERNAL"))
+
+
+def test_what_cannot_be_read_is_no_fault_of_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    stores = memory_stores()
+
+    def get(cycle: str) -> CycleRecord:
+        raise Unreadable("cycle", cycle, "table.rotations: must lie between 2 and 6")
+
+    monkeypatch.setattr(stores.cycles, "get", get)
+    with TestClient(create_app(ports_over(stores))) as http:
+        body = check(http.get("/cycles/cyc_1"), 500, "UNREADABLE")
+    assert "another version" in body["detail"]
 
 
 def test_every_error_of_the_domain_has_a_status() -> None:

@@ -15,7 +15,7 @@ from mgral_service.domain.errors import InvalidInput, Unavailable, Unreadable
 from mgral_service.store.embedded import EmbeddedValkey
 from mgral_service.store.link import Link
 from mgral_service.store.redis import RedisEvents, ping, redis_stores
-from tests.fakes import cycle_record, lookup_record
+from tests.fakes import cycle_record, dataset_record, lookup_record
 
 
 @pytest.fixture
@@ -92,6 +92,19 @@ def test_a_cycle_that_cannot_be_read_hides_no_other(
     assert [text.split("'")[1] for text in caplog.messages] == ["cyc_4", "cyc_3"]
     with pytest.raises(Unreadable, match=r"'cyc_4' .* between 2 and 6"):
         stores.cycles.get("cyc_4")
+
+
+def test_a_dataset_that_cannot_be_read_hides_no_other(
+    valkey: EmbeddedValkey, prefix: str, client: Redis
+) -> None:
+    datasets = redis_stores(valkey.url, prefix).datasets
+    for name in ("a", "b", "c"):
+        datasets.add(dataset_record(name))
+    client.set(f"{prefix}dataset:b", '{"spec": {}}')
+    assert [one.spec.name for one in datasets.page(None, 2)] == ["a", "c"]
+    assert [one.spec.name for one in datasets.page("a", 1)] == ["c"]
+    with pytest.raises(Unreadable, match="dataset 'b'"):
+        datasets.get("b")
 
 
 def test_events_are_trimmed_to_about_ten_thousand(
