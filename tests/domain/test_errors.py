@@ -12,6 +12,7 @@ ALL = [
     errors.DatasetRefused("train.json", "is empty"),
     errors.IdempotencyMismatch("key-1"),
     errors.NotFound("cycle", "c1"),
+    errors.Unreadable("cycle", "c1", "no field `spec`"),
     errors.Conflict("x"),
     errors.AlreadyExists("dataset", "digits"),
     errors.CycleNotReady("c1", "QUEUED"),
