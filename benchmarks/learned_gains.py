@@ -3,11 +3,11 @@ chooses by default, on training images alone.
 
 The pools are those of `compare` at their start, but of seeds that it does not use. A third of a
 pool is set aside to score; "mgral" runs a whole cycle on the rest, as it does in `compare`. Then
-each choice is made in PARTS drawn anew of that rest (SHARE of it): the ridge's, the agent's, the
-default's, another strategy's or two so `joined`. A short proxy is trained on the labelled images
-and the batch, with its labels; its AP50 over that of uniform batches of the same part is the gain.
-Pools that are done are kept (`--kept`), so an interrupted run goes on; delete them when code of the
-cycle has changed.
+each choice is made in PARTS drawn anew of that rest (SHARE of it): the cycle's own ("mgral"), the
+ridge's, the agent's, the default's, another strategy's or two so `joined`. A short proxy is trained
+on the labelled images and the batch, with its labels; its AP50 over that of uniform batches of the
+same part is the gain. Pools that are done are kept (`--kept`), so an interrupted run goes on;
+delete them when code of the cycle has changed.
 `--quick`: digits, one seed, trainings of 2 steps.
 """
 
@@ -39,26 +39,29 @@ from mgral_service.domain.seeds import Purpose, seed_of, stream
 from mgral_service.metrics import METRICS
 from mgral_service.strategies import rerank
 from mgral_service.strategies.mgral import AGENT
-from mgral_service.strategies.trials import DEFAULT, RIDGE
+from mgral_service.strategies.trials import BOTH, DEFAULT, RIDGE
 
 PARTS, SHARE = 4, 0.8
 UNIFORMS = 3  # batches of a part
 REPEATS = 2  # trainings of a batch
-ALONE = (RIDGE, AGENT, DEFAULT, "entropy", "class_balance")
-JOINED = ((RIDGE, DEFAULT), (RIDGE, "entropy"), (AGENT, DEFAULT), (DEFAULT, "class_balance"))
+ALONE = (RIDGE, AGENT, DEFAULT, BOTH, "entropy", "class_balance")
+JOINED = ((RIDGE, "entropy"), (AGENT, DEFAULT), (DEFAULT, "class_balance"))
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a pool gave. setting: a digest of the world's; spearman, informed: of the cycle's
-    reward; scores: AP50 by choice, one a part; of "uniform" the means.
+    """What a pool gave. setting: a digest of the world's; chosen: whose batch the cycle chose;
+    spearman, low, high: its reward's reliability; scores: AP50 by choice, one a part; of "uniform"
+    the means.
     """
 
     setting: str
     world: str
     seed: int
+    chosen: str
     spearman: float
-    informed: bool
+    low: float
+    high: float
     scores: Mapping[str, Sequence[float]]
 
     def gain(self, choice: str) -> float:
@@ -69,9 +72,10 @@ class Memory(Notebook):
     """A cycle's journal that keeps what its agent left as well."""
 
     agent: Mapping[str, Any]
+    winner: str
 
     def keep_agent(self, arrays: Mapping[str, Any], winner: str) -> None:
-        self.agent = arrays
+        self.agent, self.winner = arrays, winner
 
 
 def joined(orders: Sequence[Sequence[str]]) -> tuple[str, ...]:
@@ -103,7 +107,7 @@ def worth(world: World, seed: int, device: str) -> Found:
         draws = stream(seed, Purpose.SELECT)
         return rerank(spec, split, seen, classes, journal.agent, name, len(pool), draws).ids
 
-    orders = {name: order(name) for name in ALONE}
+    orders = {"mgral": order(journal.winner), **{name: order(name) for name in ALONE}}
     orders |= {"_and_".join(some): joined([orders[one] for one in some]) for some in JOINED}
     table = replace(spec.table, repeats=REPEATS)
     trainer = LocalProxyTrainer(
@@ -121,13 +125,23 @@ def worth(world: World, seed: int, device: str) -> Found:
         for name, whole in orders.items():
             scores[name].append(score([one for one in whole if one in part][: spec.budget]))
     reward = report.evidence.reliability
-    return Found(setting(world, device), world.name, seed, reward.spearman, reward.informed, scores)
+    return Found(
+        setting(world, device),
+        world.name,
+        seed,
+        journal.winner,
+        reward.spearman,
+        reward.low,
+        reward.high,
+        scores,
+    )
 
 
 def figures_of(found: Sequence[Found]) -> dict[str, float]:
-    """Gains over uniform, and the share of rewards that were called informative."""
+    """Gains over uniform, and how often each chose."""
     worlds = {one.world: [each for each in found if each.world == one.world] for one in found}
-    figures = {"informed_share": float(np.mean([one.informed for one in found]))}
+    chosen = [one.chosen for one in found]
+    figures = {f"chosen_{name}": float(chosen.count(name)) for name in sorted({*chosen})}
     for choice in (name for name in found[0].scores if name != UNIFORM):
         gained = {name: np.array([one.gain(choice) for one in worlds[name]]) for name in worlds}
         figures |= gain_figures(choice, gained)

@@ -265,7 +265,8 @@ class Selection:
 class Reliability:
     """Rank correlation between left-out estimates and measurements of a table's records.
 
-    low, high: 95 % bootstrap interval of Spearman's rho; the reward is informed if low > 0.
+    low, high: 95 % bootstrap interval of Spearman's rho; the reward is informed if low > 0, and
+    leaning if the interval's middle half does, a standard error to either side.
     """
 
     records: int
@@ -276,6 +277,17 @@ class Reliability:
     @property
     def informed(self) -> bool:
         return self.low > 0
+
+    @property
+    def leaning(self) -> bool:
+        return 3 * self.low + self.high > 0
+
+    @property
+    def verdict(self) -> str:
+        """What the reward did, in words."""
+        if self.informed:
+            return "carried information"
+        return "may have carried information" if self.leaning else "carried no information"
 
 
 @dataclass(frozen=True, slots=True)

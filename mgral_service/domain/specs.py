@@ -285,7 +285,7 @@ class AgentSpec:
         _require("agent.temperature", min(self.temperature) > 0, "both must be above 0")
 
 
-BEST_CLASSICAL = "best_classical"
+BEST_CLASSICAL, JOINED = "best_classical", "joined"  # values of when_uninformed
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,9 +299,11 @@ class CycleSpec:
                      fractions
     when_uninformed  what selects when the reward's reliability interval is not above zero, or what
                      it chose where it was tried promises less than what a classical strategy
-                     chooses: a strategy that needs no reward, or "best_classical": entropy_root,
+                     chooses: a strategy that needs no reward; "best_classical": entropy_root,
                      unless the own batches of another that was tried (all but entropy_coreset
-                     are) gained more by more than the standard error of the difference
+                     are) gained more by more than two standard errors of the difference; or
+                     "joined": the same, but in place of entropy_root the mean rank of an image by
+                     it and by the ridge, where the middle half of that interval is above zero
     choice           "portfolio": the best of the agent's batch and its rivals', or when_uninformed;
                      "agent": always the agent's batch, as the paper has it
     """
@@ -312,7 +314,7 @@ class CycleSpec:
     seed: int = 0
     strategy: str = "mgral"
     metric: Literal["ap50", "ap", "voc07", "voc12"] = "ap50"
-    when_uninformed: str = BEST_CLASSICAL
+    when_uninformed: str = JOINED
     choice: Literal["portfolio", "agent"] = "portfolio"
     detector: DetectorSpec = field(default_factory=DetectorSpec)
     table: TableSpec = field(default_factory=TableSpec)

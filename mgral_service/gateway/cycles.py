@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Header, Response
 from mgral_service import codec
 from mgral_service.domain.errors import Conflict, CycleNotReady, InvalidInput, LeaseHeld, NotFound
 from mgral_service.domain.records import CycleRecord, CycleReport, Progress, Status
-from mgral_service.domain.specs import BEST_CLASSICAL, CycleSpec
+from mgral_service.domain.specs import BEST_CLASSICAL, JOINED, CycleSpec
 from mgral_service.gateway.datasets import answered_ids
 from mgral_service.gateway.documents import body_of, problems_of
 from mgral_service.gateway.ports import GatewayPorts
@@ -140,7 +140,8 @@ def shown(ports: GatewayPorts, record: CycleRecord) -> CycleOut:
 def _check(ports: GatewayPorts, spec: CycleSpec) -> None:
     """NotFound for the dataset, InvalidInput for what it cannot give."""
     for where, name in (("strategy", spec.strategy), ("when_uninformed", spec.when_uninformed)):
-        names = ports.strategies | ({BEST_CLASSICAL} if where == "when_uninformed" else set())
+        rules = {BEST_CLASSICAL, JOINED} if where == "when_uninformed" else set()
+        names = ports.strategies | rules
         if name not in names:
             known = ", ".join(sorted(names))
             raise InvalidInput(where, f"is not known: choose one of {known}")

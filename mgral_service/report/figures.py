@@ -65,8 +65,7 @@ def reward_figure(evidence: Evidence, caution: float, out: Path) -> None:
             above.annotate(one.name, (steps[-1], worth), fontsize=7, ha="right", va="bottom")
     above.set_ylabel("estimated mAP, less caution")
     above.legend(loc="center left", fontsize=8)
-    informed = "carried information" if evidence.reliability.informed else "carried no information"
-    above.set_title(f"Training of the agent: the reward {informed}")
+    above.set_title(f"Training of the agent: the reward {evidence.reliability.verdict}")
     below.plot(steps, [point.loss for point in evidence.history], color="tab:red", linewidth=0.8)
     below.set_ylabel("loss")
     below.set_xlabel("iteration")

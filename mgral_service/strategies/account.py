@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from mgral_service.domain.hindsight import LEAST_LABELLED
 from mgral_service.domain.records import Candidate, Evidence, Trial
-from mgral_service.domain.specs import BEST_CLASSICAL, LEAST_SCORING, CycleSpec
+from mgral_service.domain.specs import BEST_CLASSICAL, JOINED, LEAST_SCORING, CycleSpec
 from mgral_service.strategies.reasons import spoken
-from mgral_service.strategies.trials import DEFAULT, outdone
+from mgral_service.strategies.trials import BOTH, DEFAULT, outdone
 
 _TOO_FEW = f" There are fewer than {LEAST_LABELLED} labelled images, too few for hindsight records."
 
@@ -118,13 +118,18 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
             return verdict
         verdict = f"{verdict} {_outdone(*beaten)}"
     else:
-        verdict = (
-            f"The reward carried no information this cycle: {measured}, which is not above zero."
+        short = (
+            "whose middle half is above zero, but not all of it"
+            if rank.leaning
+            else "which is not above zero"
         )
+        verdict = f"The reward {rank.verdict} this cycle: {measured}, {short}."
     if spec.choice == "agent":
         because = "The agent chose all the same, as choice = 'agent' says."
-    elif spec.when_uninformed != BEST_CLASSICAL:
+    elif spec.when_uninformed not in (JOINED, BEST_CLASSICAL):
         because = f"So {spoken(winner)} chose, as when_uninformed = {winner!r} says."
+    elif winner == BOTH:
+        because = f"So {spoken(winner)} chose, by the mean of an image's two ranks."
     else:
         because = _of_classical(winner)
     return f"{verdict} {because}"
@@ -145,11 +150,11 @@ def _of_classical(winner: str) -> str:
     if winner == DEFAULT:
         return (
             f"So {spoken(winner)} chose, as it does unless another classical strategy gained more "
-            "where they were tried, by more than the standard error of the difference."
+            "where they were tried, by more than two standard errors of the difference."
         )
     return (
         f"So {spoken(winner)} chose: where classical strategies were tried, it gained more than "
-        f"{spoken(DEFAULT)}, which chooses otherwise, by most beyond the standard error of the "
+        f"{spoken(DEFAULT)}, which chooses otherwise, by most beyond two standard errors of the "
         "difference."
     )
 

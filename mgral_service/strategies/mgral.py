@@ -2,8 +2,8 @@
 
 The reward is read from the table of trained proxies through a value model. Two rules guard the
 answer: the portfolio rule (never worse, by its own estimate, than the best
-rival) and the honesty rule (a reward that ranks no better than chance, or whose own choices, where
-they were tried, promise less than a classical strategy's, does not choose).
+rival) and the honesty rule (a reward that ranks no better than chance may, or whose own choices,
+where they were tried, promise less than a classical strategy's, does not choose alone).
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ from mgral_service.domain.records import (
 )
 from mgral_service.domain.reliability import beyond_mean
 from mgral_service.domain.ridge import Ridge
-from mgral_service.domain.specs import BEST_CLASSICAL, CycleSpec
+from mgral_service.domain.specs import BEST_CLASSICAL, JOINED, CycleSpec
 from mgral_service.domain.value import VALUE_MODELS
 from mgral_service.strategies.account import tell
 from mgral_service.strategies.classical import Pick, choose
 from mgral_service.strategies.proposals import Proposals
 from mgral_service.strategies.reasons import explain
 from mgral_service.strategies.trials import (
+    BOTH,
+    DEFAULT,
     RIDGE,
     best_classical,
     outdone,
@@ -51,7 +53,7 @@ from mgral_service.strategies.view import PoolView, Ranking
 
 AGENT = "agent"  # like RIDGE a winner that is no strategy of its own
 _POLICY = "policy."  # prefix of the weights in Choice.agent
-_ORDER, _VALUES = "ridge.order", "ridge.values"  # [U] of the ridge's ranking of unlabelled images
+_ORDER, _VALUES = ".order", ".values"  # [U] of a ranking of all unlabelled images, after its name
 _SEEDS = 2**63 - 1
 
 
@@ -82,8 +84,8 @@ class Mgral:
         InvalidInput without a table of two records or more, or for an unknown `when_uninformed`.
         """
         spec = query.spec
-        if spec.when_uninformed not in (BEST_CLASSICAL, *self._rivals):
-            known = ", ".join((BEST_CLASSICAL, *self._rivals))
+        if spec.when_uninformed not in (JOINED, BEST_CLASSICAL, *self._rivals):
+            known = ", ".join((JOINED, BEST_CLASSICAL, *self._rivals))
             raise InvalidInput("when_uninformed", f"must be one of {known}")
         alone = deepcopy(rng)
         view = PoolView(query.split, query.observation.out_of_fold, query.classes, replayed=True)
@@ -94,23 +96,26 @@ class Mgral:
         reward.fit(_table_of(query))
         if query.online is not None and spec.choice == "portfolio":
             reward.try_out(query.online)
-        rankings = _pick_all(self._rivals, query, view, alone)
+        own = PoolView(query.split, query.observation, query.classes)
+        rankings = _pick_all(self._rivals, own, view, spec.budget, alone)
         states = view.states(spec.agent.state)
         agent = _train(query, view, states, reward, seeds, report)
-        filled = _filled(view, reward.model, spec.budget)
-        learned = {AGENT: _walked(view, states, spec, agent.weights, spec.budget, seeds)}
-        if filled is not None:
-            learned[RIDGE] = _first(filled, spec.budget)
-        rankings = {**learned, **rankings}
+        default = self._rivals[DEFAULT](own, len(own.unlabelled), deepcopy(alone))
+        whole = _whole(view, reward.model, spec.budget, _moved(default, own, view))
+        rankings = {
+            AGENT: _walked(view, states, spec, agent.weights, spec.budget, seeds),
+            **{name: _first(one, spec.budget) for name, one in whole.items()},
+            **rankings,
+        }
         candidates = _valued(rankings, reward.model, spec.agent.caution)
         reliability = reward.model.reliability(np.random.default_rng(seeds.bootstrap))
         points = reward.points()
         tried = trials(points, self._rivals, query.earlier)
         winner = candidates[0].name
-        if not reliability.informed or outdone(tried):
-            winner = _fallback(spec, tried)
         if spec.choice == "agent":
             winner = AGENT
+        elif not reliability.informed or outdone(tried):
+            winner = _fallback(spec, tried, reliability.leaning and BOTH in whole)
         chosen = rankings[winner]
         overlap = np.isin(chosen.positions, rankings[AGENT].positions).mean()
         evidence = Evidence(
@@ -131,7 +136,7 @@ class Mgral:
             view.names(chosen.positions),
             chosen.scores,
             explain(view, winner, chosen, others, reward.table),
-            _arrays(agent, filled),
+            _arrays(agent, whole),
             replace(evidence, words=tell(evidence, spec, winner, len(query.split.scoring))),
         )
 
@@ -194,11 +199,12 @@ class _Reward:
         )
 
 
-def _fallback(spec: CycleSpec, tried: Sequence[Trial]) -> str:
-    """Who chooses where the reward does not."""
-    if spec.when_uninformed != BEST_CLASSICAL:
+def _fallback(spec: CycleSpec, tried: Sequence[Trial], leaning: bool) -> str:
+    """Who chooses where the reward does not alone. leaning: it may have a say."""
+    if spec.when_uninformed not in (JOINED, BEST_CLASSICAL):
         return spec.when_uninformed
-    return best_classical(tried).name
+    best = best_classical(tried).name
+    return BOTH if leaning and best == DEFAULT and spec.when_uninformed == JOINED else best
 
 
 def _table_of(query: Query) -> LookupTable:
@@ -211,15 +217,22 @@ def _table_of(query: Query) -> LookupTable:
 
 
 def _pick_all(
-    rivals: Mapping[str, Pick], query: Query, view: PoolView, rng: np.random.Generator
+    rivals: Mapping[str, Pick],
+    own: PoolView,
+    view: PoolView,
+    budget: int,
+    rng: np.random.Generator,
 ) -> dict[str, Ranking]:
-    """What each would choose if it were the cycle's strategy, as positions in the view."""
-    own = PoolView(query.split, query.observation, query.classes)
-    found = {}
-    for name, pick in rivals.items():
-        picked = pick(own, query.spec.budget, deepcopy(rng))
-        found[name] = Ranking(view.places(own.names(picked.positions)), picked.scores)
-    return found
+    """What each would choose if it were the cycle's strategy, as positions in the view. own: what
+    it would see then.
+    """
+    return {
+        name: _moved(pick(own, budget, deepcopy(rng)), own, view) for name, pick in rivals.items()
+    }
+
+
+def _moved(ranking: Ranking, one: PoolView, other: PoolView) -> Ranking:
+    return Ranking(other.places(one.names(ranking.positions)), ranking.scores)
 
 
 def _train(
@@ -261,9 +274,23 @@ def _walked(
     return Ranking(view.unlabelled[best.positions], best.scores)
 
 
-def _filled(view: PoolView, model: ValueModel, budget: int) -> Ranking | None:
-    """Every unlabelled image in the order in which a ridge fills a batch; None of other models."""
-    return Ranking(*model.fill(view.unlabelled, budget)) if isinstance(model, Ridge) else None
+def _whole(view: PoolView, model: ValueModel, budget: int, default: Ranking) -> dict[str, Ranking]:
+    """Every unlabelled image in the order in which a ridge fills a batch, and by its mean rank
+    there and in DEFAULT's; none of other models.
+    """
+    if not isinstance(model, Ridge):
+        return {}
+    filled = Ranking(*model.fill(view.unlabelled, budget))
+    return {RIDGE: filled, BOTH: _joined(filled.positions, default.positions)}
+
+
+def _joined(one: IntArray, other: IntArray) -> Ranking:
+    """The same images by their mean rank in two orders; ties by position. Scores: 1 less the mean
+    rank's share of all.
+    """
+    ranks = (np.argsort(one) + np.argsort(other)) / 2  # of the images in ascending order
+    order = np.argsort(ranks, kind="stable")
+    return Ranking(np.sort(one)[order], 1.0 - ranks[order] / len(one))
 
 
 def _first(ranking: Ranking, budget: int) -> Ranking:
@@ -282,10 +309,10 @@ def _valued(
     return tuple(sorted(valued, key=lambda one: one.sd * caution - one.value))
 
 
-def _arrays(agent: TrainedAgent, filled: Ranking | None) -> dict[str, np.ndarray[Any, Any]]:
+def _arrays(agent: TrainedAgent, whole: Mapping[str, Ranking]) -> dict[str, np.ndarray[Any, Any]]:
     arrays = {_POLICY + name: value for name, value in agent.weights.items()}
-    if filled is not None:
-        arrays |= {_ORDER: filled.positions, _VALUES: filled.scores}
+    for name, ranking in whole.items():
+        arrays |= {name + _ORDER: ranking.positions, name + _VALUES: ranking.scores}
     return arrays
 
 
@@ -319,11 +346,11 @@ def rerank(
             raise InvalidInput("agent", "has no policy weights: its artifact is damaged")
         states = view.states(spec.agent.state)
         return choose(AGENT, view, _walked(view, states, spec, weights, budget, _Seeds.draw(rng)))
-    if winner == RIDGE:
-        order, values = (np.asarray(agent.get(name, ())) for name in (_ORDER, _VALUES))
+    if winner in (RIDGE, BOTH):
+        order, values = (np.asarray(agent.get(winner + part, ())) for part in (_ORDER, _VALUES))
         if not len(order) == len(values) == len(view.unlabelled):
             raise InvalidInput("agent", "has no value for each unlabelled image: it is damaged")
-        return choose(RIDGE, view, _first(Ranking(order, values), budget))
+        return choose(winner, view, _first(Ranking(order, values), budget))
     if winner not in rivals:
         raise InvalidInput("strategy", f"no strategy {winner!r} can rank for another budget")
     return choose(winner, view, rivals[winner](view, budget, rng))

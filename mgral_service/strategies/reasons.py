@@ -9,11 +9,13 @@ from scipy.spatial.distance import cdist
 
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.lookup import LookupTable
+from mgral_service.strategies.trials import BOTH
 from mgral_service.strategies.view import PoolView, Ranking
 
 _SPOKEN = {
     "agent": "the agent",
     "ridge": "the ridge's values",
+    BOTH: "the ridge's values and mean entropy times the root of objects together",
     "uniform": "uniform chance",
     "entropy": "mean entropy",
     "entropy_sum": "summed entropy",

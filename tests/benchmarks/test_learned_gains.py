@@ -11,9 +11,9 @@ from benchmarks.harness import Options
 from benchmarks.learned_gains import Found, figures_of, joined
 
 
-def found(world: str, seed: int, gain: float, informed: bool = False) -> Found:
+def found(world: str, seed: int, gain: float, chosen: str = "agent") -> Found:
     scores = {"uniform": [0.3, 0.5], "ridge": [0.3 + gain, 0.5 + gain], "agent": [0.3, 0.5]}
-    return Found("s", world, seed, 0.2, informed, scores)
+    return Found("s", world, seed, chosen, 0.2, 0.1, 0.4, scores)
 
 
 def test_joined_orders_go_by_mean_rank_and_keep_every_image() -> None:
@@ -22,13 +22,13 @@ def test_joined_orders_go_by_mean_rank_and_keep_every_image() -> None:
 
 
 def test_gains_are_over_uniform_and_worlds_count_alike() -> None:
-    some = [found("a", 0, 0.02), found("a", 1, 0.04, informed=True), found("b", 0, -0.01)]
+    some = [found("a", 0, 0.02), found("a", 1, 0.04, "ridge"), found("b", 0, -0.01)]
     told = figures_of([*some, found("b", 1, 0.0)])
     assert told["a_ridge"] == pytest.approx(0.03)
     assert told["mean_ridge"] == pytest.approx(0.0125)
     assert told["mean_ridge_error"] == pytest.approx((0.01**2 + 0.005**2) ** 0.5 / 2)
     assert told["mean_agent"] == pytest.approx(0.0)
-    assert told["informed_share"] == 0.25
+    assert (told["chosen_agent"], told["chosen_ridge"]) == (3.0, 1.0)
     assert "mean_uniform" not in told
 
 

@@ -12,6 +12,7 @@ from mgral_service.domain.records import (
 )
 from mgral_service.domain.specs import CycleSpec
 from mgral_service.strategies.account import tell
+from mgral_service.strategies.trials import BOTH
 
 TABLE = (TablePoint(0, "tilted", 0.2, 0.21, 1.0), TablePoint(1, "uniform", 0.3, 0.27, 1.0))
 HISTORY = (RewardPoint(1, 0.21, 0.22, 0.0), RewardPoint(2, 0.25, 0.26, 0.0, 0.26))
@@ -52,11 +53,22 @@ def test_a_wide_margin_is_no_tie() -> None:
 
 
 def test_an_uninformed_cycle_says_who_chose_instead() -> None:
-    said = words(low=-0.1, winner="entropy_root")
+    said = words(low=-0.3, winner="entropy_root")
     assert "carried no information this cycle" in said
     assert "So mean entropy times the root of objects chose, as it does unless another" in said
     assert "would have won" in said
     assert "shares 25 % of these images" in said
+
+
+def test_a_cycle_that_leans_says_who_chose_together() -> None:
+    said = words(low=-0.1, winner=BOTH)
+    assert "The reward may have carried information this cycle: estimates made without" in said
+    assert "whose middle half is above zero, but not all of it" in said
+    assert (
+        "So the ridge's values and mean entropy times the root of objects together chose, by the "
+        "mean of an image's two ranks." in said
+    )
+    assert "would have won" in said
 
 
 def test_it_says_how_classical_strategies_fared() -> None:

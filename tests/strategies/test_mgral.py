@@ -14,7 +14,7 @@ from mgral_service.domain.records import Choice, TablePoint
 from mgral_service.domain.specs import AgentSpec, CycleSpec, TableSpec
 from mgral_service.domain.transport import standardise
 from mgral_service.strategies import CLASSICAL, STRATEGIES, rerank
-from mgral_service.strategies.trials import DEFAULT
+from mgral_service.strategies.trials import BOTH, DEFAULT
 from tests.domain.pools import CLASSES, divide, mean_of, measure, observe
 
 SEEN = observe(160)
@@ -32,6 +32,13 @@ def query_of(worth: Callable[[IntArray], float], records: int = 40, model: str =
 
 def choose(query: Query) -> Choice:
     return STRATEGIES["mgral"]().select(query, np.random.default_rng(0), lambda progress: None)
+
+
+def again(query: Query, choice: Choice, winner: str, budget: int) -> Choice:
+    rng = np.random.default_rng(0)
+    return rerank(
+        query.spec, query.split, query.observation, CLASSES, choice.agent, winner, budget, rng
+    )
 
 
 def noise(seed: int = 0) -> Callable[[IntArray], float]:
@@ -53,7 +60,7 @@ def test_a_clear_reward_is_followed_and_explained() -> None:
     best = float(np.sort(VALUES[40:])[-15:].mean())
     assert value_of(choice.ids) - 0.3 > 0.8 * (best - 0.3)
     names = {one.name for one in evidence.candidates}
-    assert names == {"agent", "ridge", *CLASSICAL}
+    assert names == {"agent", "ridge", BOTH, *CLASSICAL}
     assert evidence.candidates[0].name == choice.strategy
     assert len(evidence.history) == query.spec.agent.iterations
     assert [point.index for point in evidence.table] == list(range(40))
@@ -95,9 +102,46 @@ def test_a_worth_without_information_says_so_and_falls_back() -> None:
     assert any(name.startswith("policy.") for name in choice.agent)
 
 
+def doubtful() -> Query:
+    """Whose reward is more noise than worth."""
+    worth, rng = mean_of(VALUES), np.random.default_rng(0)
+    return query_of(lambda batch: worth(batch) + 0.03 * float(rng.standard_normal()), records=24)
+
+
+def test_a_reward_that_leans_chooses_together_with_the_default() -> None:
+    query = doubtful()
+    choice = choose(query)
+    assert choice.strategy == BOTH
+    assert choice.evidence is not None
+    assert choice.evidence.reliability.leaning
+    assert not choice.evidence.reliability.informed
+    assert value_of(choice.ids) > value_of(again(query, choice, DEFAULT, 15).ids)
+    ranks = dict.fromkeys(SPLIT.unlabelled, 0)
+    for name in ("ridge", DEFAULT):
+        for rank, image in enumerate(again(query, choice, name, len(ranks)).ids):
+            ranks[image] += rank
+    assert choice.ids == tuple(sorted(ranks, key=lambda image: (ranks[image], image))[:15])
+    assert choice.scores[0] == pytest.approx(1 - ranks[choice.ids[0]] / 2 / len(ranks))
+
+
+@pytest.mark.parametrize(
+    ("rule", "earlier", "chosen"),
+    [
+        ("joined", "class_balance", "class_balance"),
+        ("best_classical", "tilted", DEFAULT),
+        ("coreset", "tilted", "coreset"),
+    ],
+)
+def test_a_reward_that_leans_is_not_asked(rule: str, earlier: str, chosen: str) -> None:
+    """Where a classical strategy is clearly ahead, or another rule was wished for."""
+    query = doubtful()
+    query = replace(query, spec=replace(query.spec, when_uninformed=rule))
+    assert choose(replace(query, earlier=gained(earlier, 0.1))).strategy == chosen
+
+
 def gained(design: str, gain: float) -> tuple[TablePoint, ...]:
-    """Three records of an earlier cycle."""
-    return (TablePoint(0, design, 0.3 + gain, 0.3, 1.0, "hindsight", 1.0, 0.3),) * 3
+    """Nine records of an earlier cycle."""
+    return (TablePoint(0, design, 0.3 + gain, 0.3, 1.0, "hindsight", 1.0, 0.3),) * 9
 
 
 def test_a_reward_whose_own_choices_were_outdone_does_not_choose() -> None:
@@ -130,7 +174,7 @@ def test_where_the_reward_is_silent_earlier_trials_decide() -> None:
     assert choice.strategy == "class_balance"
     assert choice.evidence is not None
     first = choice.evidence.trials[0]
-    assert (first.name, first.records, first.earlier) == ("class_balance", 3, 3)
+    assert (first.name, first.records, first.earlier) == ("class_balance", 9, 9)
     assert len(choice.evidence.table) == 24
 
 
@@ -160,7 +204,7 @@ def test_inverse_distance_has_no_ridge_candidate() -> None:
     assert {one.name for one in evidence.candidates} == {"agent", *CLASSICAL}
 
 
-@pytest.mark.parametrize("winner", ["agent", "ridge", "uniform"])
+@pytest.mark.parametrize("winner", ["agent", "ridge", BOTH, "uniform"])
 @pytest.mark.parametrize("scoring", [0, 60])
 def test_every_kind_of_winner_can_rank_for_another_budget(winner: str, scoring: int) -> None:
     """As it did in the cycle, which may have seen scoring images too."""
@@ -168,19 +212,15 @@ def test_every_kind_of_winner_can_rank_for_another_budget(winner: str, scoring: 
     split = replace(SPLIT, unlabelled=pool[scoring:], scoring=pool[:scoring])
     query = replace(query_of(mean_of(VALUES)), observation=TWICE, split=split)
     choice = choose(query)
-
-    def again(budget: int) -> Choice:
-        rng = np.random.default_rng(0)
-        return rerank(query.spec, split, TWICE, CLASSES, choice.agent, winner, budget, rng)
-
-    assert again(5).ids == again(20).ids[:5]
-    assert sorted(again(500).ids) == sorted(split.unlabelled)
+    assert again(query, choice, winner, 5).ids == again(query, choice, winner, 20).ids[:5]
+    assert sorted(again(query, choice, winner, 500).ids) == sorted(split.unlabelled)
     if winner == choice.strategy:
-        assert again(15).ids == choice.ids
+        assert again(query, choice, winner, 15).ids == choice.ids
 
 
 @pytest.mark.parametrize(
-    ("winner", "message"), [("agent", "weights"), ("ridge", "value"), ("psychic", "psychic")]
+    ("winner", "message"),
+    [("agent", "weights"), ("ridge", "value"), (BOTH, "value"), ("psychic", "psychic")],
 )
 def test_a_damaged_agent_is_refused(winner: str, message: str) -> None:
     query = query_of(mean_of(VALUES))
@@ -191,7 +231,7 @@ def test_a_damaged_agent_is_refused(winner: str, message: str) -> None:
 def test_an_unknown_fallback_is_refused_before_any_training() -> None:
     query = query_of(noise(), records=12)
     with pytest.raises(
-        InvalidInput, match="when_uninformed: must be one of best_classical, uniform"
+        InvalidInput, match="when_uninformed: must be one of joined, best_classical, uniform"
     ):
         choose(replace(query, spec=replace(query.spec, when_uninformed="oracle")))
 

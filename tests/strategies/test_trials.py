@@ -30,20 +30,20 @@ def test_the_mean_of_many_records_counts_more_than_one_lucky_record() -> None:
 
 
 def test_what_luck_may_have_given_is_not_safe() -> None:
-    """Records spread by 0.03; six that gained 0.02 are beyond one standard error, one is not."""
+    """Records spread by 0.03; twelve that gained 0.02 are beyond two standard errors, six not."""
     points = [point("tilted", 0.03), point("tilted", -0.03)] * 50
-    few = [*points, point("a", 0.02), point("b", 0.01)]
+    few = [*points, *[point("a", 0.02)] * 6, point("b", 0.01)]
     assert best_classical(trials(few, ("a", "b"))).name == DEFAULT
-    best = best_classical(trials([*few, *[point("a", 0.02)] * 5], ("a", "b")))
+    best = best_classical(trials([*few, *[point("a", 0.02)] * 6], ("a", "b")))
     assert best.name == "a"
-    assert best.spread == pytest.approx(0.03, abs=0.001)
-    assert best.safe == pytest.approx(0.02 - best.spread / 6**0.5)
+    assert best.spread == pytest.approx(0.03, abs=0.002)
+    assert best.safe == pytest.approx(0.02 - best.spread / 12**0.5)
 
 
 @pytest.mark.parametrize(
-    ("gain", "chosen"), [(0.012, DEFAULT), (0.03, "class_balance"), (-0.02, DEFAULT)]
+    ("gain", "chosen"), [(0.02, DEFAULT), (0.03, "class_balance"), (-0.02, DEFAULT)]
 )
-def test_the_default_chooses_unless_another_is_ahead_by_the_error_of_the_difference(
+def test_the_default_chooses_unless_another_is_ahead_by_two_errors_of_the_difference(
     gain: float, chosen: str
 ) -> None:
     """Of 4 records each that spread by 0.01: 0.007."""
