@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.errors import InvalidInput, Unreadable
 
 T = TypeVar("T")
 
@@ -52,6 +52,16 @@ def decode(kind: type[T], text: str | bytes) -> T:
         return _adapter(kind).validate_json(_bytes(text), strict=True)
     except ValidationError as error:
         raise _first_fault(error) from None
+
+
+def stored(kind: type[T], text: str | bytes, what: str, name: str) -> T:
+    """`decode` of what a store holds; Unreadable if that is damaged, or of a version with other
+    limits. what, name: of the thing it is, for the error.
+    """
+    try:
+        return decode(kind, text)
+    except InvalidInput as error:
+        raise Unreadable(what, name, str(error)) from None
 
 
 def build(kind: type[T], data: Any) -> T:

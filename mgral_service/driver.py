@@ -16,11 +16,11 @@ from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.errors import (
     Conflict,
     IllegalTransition,
-    InvalidInput,
     LeaseHeld,
     MgralError,
     StaleLease,
     Unavailable,
+    Unreadable,
 )
 from mgral_service.domain.pool import PoolSplit, split_of
 from mgral_service.domain.ports import ArtifactStore, Report, Weights
@@ -88,9 +88,12 @@ def _work(journal: StoredJournal, ports: DriverPorts) -> None:
         journal.keep("earlier", earlier)
         journal.keep("split", split)
     else:  # later answers to other cycles change nothing here
-        split = codec.decode(PoolSplit, text)
+        split = codec.stored(PoolSplit, text, "pool of cycle", record.id)
         known = ports.stores.cycles.document(record.id, "earlier")
-        earlier = () if known is None else codec.decode(tuple[TablePoint, ...], known)
+        earlier = ()
+        if known is not None:
+            of = "earlier records of cycle"
+            earlier = codec.stored(tuple[TablePoint, ...], known, of, record.id)
     bench = replace(ports.workbench(record, split, journal.progress), earlier=earlier)
     if record.status.order < Status.SELECTED.order:
         cycle.run(bench, journal)
@@ -107,8 +110,8 @@ def _earlier(
         text = ports.stores.cycles.document(name, "report")
         if text is None:
             continue
-        with suppress(InvalidInput):  # of a version that wrote other reports: it tells nothing
-            report = codec.decode(CycleReport, text)
+        with suppress(Unreadable):  # of a version that wrote other reports: it tells nothing
+            report = codec.stored(CycleReport, text, "report of cycle", name)
             same = report.spec.metric == record.spec.metric
             if same and report.spec.detector.name == record.spec.detector.name and report.evidence:
                 yield from report.evidence.table
@@ -193,7 +196,9 @@ class StoredJournal:
 
     def report(self) -> CycleReport | None:
         text = self._stores.cycles.document(self.record.id, "report")
-        return None if text is None else codec.decode(CycleReport, text)
+        if text is None:
+            return None
+        return codec.stored(CycleReport, text, "report of cycle", self.record.id)
 
     def keep_report(self, report: CycleReport) -> None:
         self.keep("report", report)

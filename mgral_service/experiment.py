@@ -73,7 +73,7 @@ def _one_cycle(
         _driven(name, ports, tell)
     text = cycles.document(name, "report")
     assert text is not None
-    return selection, codec.decode(CycleReport, text)
+    return selection, codec.stored(CycleReport, text, "report of cycle", name)
 
 
 def _driven(name: str, ports: DriverPorts, tell: Tell) -> CycleRecord:
@@ -87,7 +87,7 @@ def _driven(name: str, ports: DriverPorts, tell: Tell) -> CycleRecord:
 def read_selection(ports: DriverPorts, name: str) -> Selection:
     text = ports.stores.cycles.document(name, "selection")
     assert text is not None
-    return codec.decode(Selection, text)
+    return codec.stored(Selection, text, "selection of cycle", name)
 
 
 def _write(out: Path, selection: Selection, report: CycleReport, dataset: DatasetRecord) -> None:

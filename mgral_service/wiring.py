@@ -213,7 +213,7 @@ class StoredSelector:
         text = self.kept.cycles.document(cycle, "selection")
         if text is None or not record.status.has_selection:
             raise CycleNotReady(cycle, record.status)
-        stored = codec.decode(Selection, text)
+        stored = codec.stored(Selection, text, "selection of cycle", cycle)
         if budget is None or budget == len(stored.images):
             return stored
         return self.rank(cycle, budget)
@@ -235,7 +235,7 @@ def load_ranker(cycle: str) -> Callable[[int], Selection]:
     if seen is None or agent is None or text is None:
         raise NotFound("trained agent of cycle", cycle)
     observation = arrays_to_observation(*seen)
-    split = codec.decode(PoolSplit, text)
+    split = codec.stored(PoolSplit, text, "pool of cycle", cycle)
     classes = kept.datasets.get(record.spec.dataset).classes
     arrays, words = agent
 

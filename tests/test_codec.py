@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mgral_service import codec
-from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.errors import InvalidInput, Unreadable
 from mgral_service.domain.records import (
     CycleRecord,
     CycleReport,
@@ -38,6 +38,13 @@ def test_a_value_comes_back(value: Any) -> None:
     assert codec.decode(type(value), codec.encode(value)) == value
     assert codec.decode(type(value), codec.encode(value).encode()) == value
     assert codec.build(type(value), codec.plain(value)) == value
+
+
+def test_what_a_store_holds_is_named_where_it_cannot_be_read() -> None:
+    value = VALUES[0]
+    assert codec.stored(type(value), codec.encode(value), "cycle", "c1") == value
+    with pytest.raises(Unreadable, match=r"report of cycle 'c1' .* \(budget: Field required\)"):
+        codec.stored(CycleSpec, '{"dataset":"a"}', "report of cycle", "c1")
 
 
 @pytest.mark.parametrize(

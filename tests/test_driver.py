@@ -310,6 +310,15 @@ def test_labels_of_another_cycle_do_not_move_a_restarted_one(rig: Rig) -> None:
     assert rig.report().unlabelled == 40
 
 
+def test_a_cycle_of_another_version_fails_and_says_so(rig: Rig) -> None:
+    rig.stores.cycles.put_document(NAME, "split", '{"of": "another version"}', None)
+    record = rig.drive()
+    assert record.status is Status.FAILED
+    assert record.problem is not None
+    assert record.problem.code == "Unreadable"
+    assert record.problem.detail.startswith("pool of cycle 'cyc_0' is stored in a form that cannot")
+
+
 def test_the_story_is_told_in_events(rig: Rig) -> None:
     rig.drive()
     events = rig.stores.events.read(NAME, "0", 1000)

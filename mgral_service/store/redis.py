@@ -15,7 +15,6 @@ from mgral_service.domain.errors import (
     AlreadyExists,
     IdempotencyMismatch,
     IllegalTransition,
-    InvalidInput,
     LeaseHeld,
     NotFound,
     StaleLease,
@@ -204,7 +203,7 @@ class RedisTable:
     def records(self, cycle: str) -> tuple[LookupRecord, ...]:
         key = self._link.key("table", cycle)
         texts = self._link.call(lambda client: client.hvals(key))
-        records = (_stored(LookupRecord, "table of cycle", cycle, text) for text in texts)
+        records = (codec.stored(LookupRecord, text, "table of cycle", cycle) for text in texts)
         return tuple(sorted(records, key=lambda record: record.index))
 
     def count(self, cycle: str) -> int:
@@ -250,7 +249,7 @@ class RedisDatasets:
         name = record.spec.name
         keys = [self._link.key("dataset", name), self._link.key("datasets")]
         answer = self._link.script(scripts.ADD_DATASET, keys, name, codec.encode(record))
-        kept = _stored(DatasetRecord, "dataset", name, answer[0])
+        kept = codec.stored(DatasetRecord, answer[0], "dataset", name)
         if kept.spec != record.spec:
             raise AlreadyExists("dataset", name)
         return kept
@@ -260,7 +259,7 @@ class RedisDatasets:
         text = self._link.call(lambda client: client.get(key))
         if text is None:
             raise NotFound("dataset", name)
-        return _stored(DatasetRecord, "dataset", name, text)
+        return codec.stored(DatasetRecord, text, "dataset", name)
 
     def page(self, after: str | None, limit: int) -> tuple[DatasetRecord, ...]:
         key, start = self._link.key("datasets"), "-" if after is None else f"({after}"
@@ -343,19 +342,11 @@ def _or_error(read: Callable[[], T]) -> T | Unreadable:
         return error
 
 
-def _stored(kind: type[T], what: str, name: str, text: str | bytes) -> T:
-    """Unreadable if it is damaged, or of a version with other limits."""
-    try:
-        return codec.decode(kind, text)
-    except InvalidInput as error:
-        raise Unreadable(what, name, str(error)) from None
-
-
 def _record_of(cycle: str, row: Sequence[bytes | None]) -> CycleRecord | None:
     text, number, job, attempts = row
     if text is None or number is None or attempts is None:
         return None
-    record = _stored(CycleRecord, "cycle", cycle, text)
+    record = codec.stored(CycleRecord, text, "cycle", cycle)
     job_text = job.decode() if job else None
     return replace(record, number=int(number), job=job_text, attempts=int(attempts))
 
