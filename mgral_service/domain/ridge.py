@@ -117,7 +117,6 @@ class Ridge:
         self._shape, self.penalty = self._whole.candidate(int(at))
         self._noise = float(np.sqrt(noise))
         self._theta = _weights(scores[None], self._shape, self.penalty)[0]
-        self._left_out = self._leave_out(deviations[None])[0]
 
     def without(self, rotation: int) -> Ridge:
         """One that knows no record of a rotation, for batches beside its base. InvalidInput if
@@ -178,10 +177,11 @@ class Ridge:
     def left_out(self) -> FloatArray:
         """[M] each record from those that are not of its block (LookupTable.blocks)."""
         table = self._table
-        level = table.scores - table.deviations()
+        deviations = table.deviations()
         without = (table.weights > 0) | table.blocked
-        gain = np.where(without, self._left_out, self._frame.rows @ self._theta)
-        return np.asarray(level + gain)
+        left_out = self._leave_out(deviations[None])[0]
+        gain = np.where(without, left_out, self._frame.rows @ self._theta)
+        return np.asarray(table.scores - deviations + gain)
 
     def reliability(self, rng: np.random.Generator) -> Reliability:
         """Rank correlation of what left-out estimates say beyond the mean with the measurements."""

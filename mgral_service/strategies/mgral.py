@@ -20,7 +20,7 @@ from mgral_service.agent.reinforce import Between, TrainedAgent, train_agent
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.errors import InvalidInput
-from mgral_service.domain.hindsight import weigh
+from mgral_service.domain.hindsight import taught, weigh
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import OnlineTable, Query, Report, ValueModel
@@ -34,7 +34,7 @@ from mgral_service.domain.records import (
 )
 from mgral_service.domain.reliability import beyond_mean
 from mgral_service.domain.ridge import Ridge
-from mgral_service.domain.specs import BEST_CLASSICAL, JOINED, CycleSpec
+from mgral_service.domain.specs import BEST_CLASSICAL, JOINED, CycleSpec, TableSpec
 from mgral_service.domain.value import VALUE_MODELS
 from mgral_service.strategies.account import tell
 from mgral_service.strategies.classical import Pick, choose
@@ -90,9 +90,7 @@ class Mgral:
         alone = deepcopy(rng)
         view = PoolView(query.split, query.observation.out_of_fold, query.classes, replayed=True)
         seeds = _Seeds.draw(rng)
-        build = VALUE_MODELS[spec.table.value_model]
-        model = build(view.observation, view.labelled, view.classes, spec.table)
-        reward = _Reward(model, view, spec.table.rotations, seeds.bootstrap)
+        reward = _Reward(view, spec.table, seeds.bootstrap)
         reward.fit(_table_of(query))
         if query.online is not None and spec.choice == "portfolio":
             reward.try_out(query.online)
@@ -108,7 +106,7 @@ class Mgral:
             **rankings,
         }
         candidates = _valued(rankings, reward.model, spec.agent.caution)
-        reliability = reward.model.reliability(np.random.default_rng(seeds.bootstrap))
+        reliability = reward.judged.reliability(np.random.default_rng(seeds.bootstrap))
         points = reward.points()
         tried = trials(points, self._rivals, query.earlier)
         winner = candidates[0].name
@@ -144,27 +142,37 @@ class Mgral:
 class _Reward:
     """A value model and the table it was fitted to last, batches as positions in the view.
 
+    judged    tells how far to trust the reward
+    model     estimates batches of the pool; it has learnt from tryouts as well, if there are any
     fidelity  of records without labels (domain/hindsight.py)
     """
 
-    def __init__(self, model: ValueModel, view: PoolView, rotations: int, seed: int) -> None:
-        self.model = model
+    def __init__(self, view: PoolView, spec: TableSpec, seed: int) -> None:
+        build = VALUE_MODELS[spec.value_model]
+        self.judged, self._taught = (
+            build(view.observation, view.labelled, view.classes, spec) for _ in range(2)
+        )
+        self.model = self.judged
         self.table: LookupTable
         self.fidelity: Reliability | None = None
-        self._view, self._rotations, self._seed = view, rotations, seed
+        self._view, self._rotations, self._seed = view, spec.rotations, seed
 
     def fit(self, table: LookupTable) -> None:
         """To a table whose positions are those of the query's observation."""
         moved = self._view.move(table)
         rng = np.random.default_rng(self._seed)
         self.table, self.fidelity = weigh(moved, self._rotations, rng)
-        self.model.fit(self.table)
+        self.judged.fit(self.table)
+        lessons = taught(self.table)
+        if (lessons.weights > self.table.weights).any():
+            self._taught.fit(lessons)
+            self.model = self._taught
 
     def try_out(self, online: OnlineTable) -> None:
         """Train what the model would choose from reservoirs it was not taught, if there is room,
         and fit to that as well.
         """
-        batches = unseen_choices(self.model, online.sites, self._view)
+        batches = unseen_choices(self.judged, online.sites, self._view)
         if batches and len(batches) <= online.left:
             online.submit(batches)
             self.fit(online.join())
@@ -182,7 +190,7 @@ class _Reward:
         table = self.table
         gains = table.deviations()
         levels = table.scores - gains
-        left_out = (self.model.left_out() - levels)[None]
+        left_out = (self.judged.left_out() - levels)[None]
         estimates = levels + beyond_mean(left_out, gains[None], table)[0]
         return tuple(
             TablePoint(
