@@ -1,13 +1,13 @@
-"""What batches are worth that a cycle's ridge and its agent choose, alone and joined with what
-chooses by default, on training images alone.
+"""What batches are worth that a cycle's value model and its agent choose, alone and joined with
+what chooses by default, on training images alone.
 
 The pools are those of `compare` at their start, but of seeds that it does not use. A third of a
 pool is set aside to score; "mgral" runs a whole cycle on the rest, as it does in `compare`. Then
 each choice is made in PARTS drawn anew of that rest (SHARE of it): the cycle's own ("mgral"), the
-ridge's, the agent's, the default's, another strategy's or two so `joined`. A short proxy is trained
-on the labelled images and the batch, with its labels; its AP50 over that of uniform batches of the
-same part is the gain. Pools that are done are kept (`--kept`), so an interrupted run goes on;
-delete them when code of the cycle has changed.
+value model's, the agent's, the default's, another strategy's or two so `joined`. A short proxy is
+trained on the labelled images and the batch, with its labels; its AP50 over that of uniform batches
+of the same part is the gain. Pools that are done are kept (`--kept`), so an interrupted run goes
+on; delete them when code of the cycle has changed.
 `--quick`: digits, one seed, trainings of 2 steps.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.compare import OUT, World
+from benchmarks.compare import OUT, WARM, World
 from benchmarks.gains import (
     UNIFORM,
     each_pool,
@@ -39,13 +39,14 @@ from mgral_service.domain.seeds import Purpose, seed_of, stream
 from mgral_service.metrics import METRICS
 from mgral_service.strategies import rerank
 from mgral_service.strategies.mgral import AGENT
-from mgral_service.strategies.trials import BOTH, DEFAULT, RIDGE
+from mgral_service.strategies.trials import DEFAULT, together
 
 PARTS, SHARE = 4, 0.8
 UNIFORMS = 3  # batches of a part
 REPEATS = 2  # trainings of a batch
-ALONE = (RIDGE, AGENT, DEFAULT, BOTH, "entropy", "class_balance")
-JOINED = ((RIDGE, "entropy"), (AGENT, DEFAULT), (DEFAULT, "class_balance"))
+MODEL = WARM.value_model
+ALONE = (MODEL, AGENT, DEFAULT, together(MODEL), "entropy", "class_balance")
+JOINED = ((MODEL, "entropy"), (AGENT, DEFAULT), (DEFAULT, "class_balance"))
 
 
 @dataclass(frozen=True, slots=True)

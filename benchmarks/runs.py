@@ -40,7 +40,7 @@ from mgral_service.domain.seeds import Purpose, seed_of, stream
 from mgral_service.domain.specs import CycleSpec, DatasetSpec
 from mgral_service.metrics import METRICS
 from mgral_service.strategies import STRATEGIES
-from mgral_service.strategies.trials import RIDGE
+from mgral_service.strategies.trials import LEARNED
 
 SCORING_SHARE = 0.25  # of the training images
 DATA = {  # folder; "": generated
@@ -158,7 +158,7 @@ class Notebook:
         if self._report is None or self._report.evidence is None:
             return ()
         return tuple(
-            one for one in self._report.evidence.table if one.design in (RIDGE, *STRATEGIES)
+            one for one in self._report.evidence.table if one.design in (*LEARNED, *STRATEGIES)
         )
 
     @property

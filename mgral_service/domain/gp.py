@@ -13,7 +13,7 @@ from scipy.linalg import null_space
 from scipy.spatial.distance import cdist
 
 from mgral_service.domain.arrays import FloatArray, IntArray
-from mgral_service.domain.features import BatchFeatures
+from mgral_service.domain.feature_model import FeatureModel
 from mgral_service.domain.frame import Frame
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.records import Reliability
@@ -38,7 +38,7 @@ class _Shape:
     values: FloatArray
 
 
-class GaussianProcess:
+class GaussianProcess(FeatureModel):
     """y = level of the group + f(x) + noise / weight, f ~ GP(0, linear + RBF).
 
     The kernel's shape, its variance and the noise are those of the highest restricted marginal
@@ -46,12 +46,7 @@ class GaussianProcess:
     reference, f(x) - f(0), with its standard deviation.
     """
 
-    def __init__(self, features: BatchFeatures) -> None:
-        self.misses = 0  # it answers everywhere; its standard deviation says how well
-        self._features = features
-
     def fit(self, table: LookupTable) -> None:
-        """Fit to two records or more that count; InvalidInput for fewer."""
         self._table, self._frame = table, Frame(self._features, table)
         self._kept = np.flatnonzero(table.weights > 0)
         self._rows = rows = self._frame.rows[self._kept]
@@ -150,6 +145,13 @@ class GaussianProcess:
         before = (1.0 - bend) * linear + 2.0 * bend - 2.0 * to_origin
         known = ((cross @ self._precision) * cross).sum(axis=1)
         return cross @ self._alpha, np.maximum(before - known, 0.0)
+
+    def slopes(self, placed: FloatArray) -> FloatArray:
+        rows, bend, width = self._rows, self._shape.bend, self._shape.length * self._unit
+        weights = self._alpha * self._root
+        near = np.exp(-0.5 * cdist(placed[None], rows)[0] ** 2 / width**2)
+        bent = (weights * near) @ (rows - placed) / width**2
+        return np.asarray((1.0 - bend) * (weights @ rows) / max(rows.shape[1], 1) + bend * bent)
 
     def left_out(self) -> FloatArray:
         """[M] each record from those that are not of its block (LookupTable.blocks)."""

@@ -6,20 +6,19 @@ Estimates and scores are fractions of mAP; batches are positions in the observat
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
 from mgral_service.domain.arrays import FloatArray, IntArray
-from mgral_service.domain.features import BatchFeatures
+from mgral_service.domain.feature_model import FeatureModel
 from mgral_service.domain.frame import Frame
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.records import Reliability
 from mgral_service.domain.reliability import table_reliability
 
 _PENALTIES = np.logspace(-3, 3, 25)  # a record
-_PARTS = 64  # in which a batch is filled
 _QUIET = 0.1  # prior standard deviation of a kind of features that is taken to matter little
 
 
@@ -90,7 +89,7 @@ def _decomposed(rows: FloatArray, kinds: IntArray) -> Iterator[_Shape]:
         yield _Shape(prior, left[:, kept], singular[kept], axes[kept])
 
 
-class Ridge:
+class Ridge(FeatureModel):
     """Weighted linear regression on batch features (domain/frame.py).
 
     Each kind of features matters or hardly does; which ones, and the penalty, are those of the
@@ -101,13 +100,9 @@ class Ridge:
     none.
     """
 
-    def __init__(self, features: BatchFeatures) -> None:
-        self.misses = 0  # a ridge answers everywhere; its standard deviation says how well
-        self._features = features
-        self.penalty = 0.0
+    penalty = 0.0
 
     def fit(self, table: LookupTable) -> None:
-        """Fit to two records or more that count; InvalidInput for fewer."""
         self._table, self._frame = table, Frame(self._features, table)
         self._root = np.sqrt(table.weights)
         self._whole = self._regression(self._root)
@@ -116,17 +111,10 @@ class Ridge:
         (at,), (noise,) = self._whole.likeliest(scores[None])
         self._shape, self.penalty = self._whole.candidate(int(at))
         self._noise = float(np.sqrt(noise))
-        self._theta = _weights(scores[None], self._shape, self.penalty)[0]
+        self._theta: FloatArray = _weights(scores[None], self._shape, self.penalty)[0]
 
-    def without(self, rotation: int) -> Ridge:
-        """One that knows no record of a rotation, for batches beside its base. InvalidInput if
-        fewer than two records are left that count.
-        """
-        table = self._table
-        weights = np.where(table.rotations == rotation, 0.0, table.weights)
-        other = Ridge(self._features.beside(table.bases[rotation]))
-        other.fit(replace(table, weights=weights))
-        return other
+    def slopes(self, placed: FloatArray) -> FloatArray:
+        return self._theta
 
     @property
     def prior(self) -> FloatArray:
@@ -186,27 +174,6 @@ class Ridge:
     def reliability(self, rng: np.random.Generator) -> Reliability:
         """Rank correlation of what left-out estimates say beyond the mean with the measurements."""
         return table_reliability(self._table, self._leave_out, rng)
-
-    def fill(self, pool: IntArray, size: int) -> tuple[IntArray, FloatArray]:
-        """All of `pool` [U] in the order in which a batch of `size` is filled best, and [U] the
-        values by which each was taken.
-
-        Greedy: a part of the batch after the other, each the images that add most by the fitted
-        weights to those before (BatchFeatures.linear_values); ties in the order of `pool`. What the
-        batch leaves is one more part.
-        """
-        weights = self._theta / self._frame.scale
-        order = np.zeros(0, dtype=np.int64)
-        found: list[FloatArray] = []
-        left = pool
-        filled = min(size, len(pool))
-        ends = np.linspace(0, filled, min(_PARTS, filled) + 1).astype(np.int64)
-        for count in (*np.diff(ends), len(pool)):
-            values = self._features.linear_values(weights, self._frame.size, order)[left]
-            first = np.argsort(-values, kind="stable")[:count]
-            order, left = np.append(order, left[first]), np.delete(left, first)
-            found.append(values[first])
-        return order, np.concatenate(found)
 
 
 def _weights(scores: FloatArray, shape: _Shape, penalty: float) -> FloatArray:

@@ -6,7 +6,7 @@ from mgral_service.domain.hindsight import LEAST_LABELLED
 from mgral_service.domain.records import Candidate, Evidence, Trial
 from mgral_service.domain.specs import BEST_CLASSICAL, JOINED, LEAST_SCORING, CycleSpec
 from mgral_service.strategies.reasons import spoken
-from mgral_service.strategies.trials import BOTH, DEFAULT, outdone
+from mgral_service.strategies.trials import DEFAULT, outdone, together
 
 _TOO_FEW = f" There are fewer than {LEAST_LABELLED} labelled images, too few for hindsight records."
 
@@ -114,7 +114,7 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
         f"estimates made without {without} rank like its measurement with Spearman "
         f"{rank.spearman:.2f} (95 % interval {rank.low:.2f} to {rank.high:.2f})"
     )
-    beaten = outdone(evidence.trials)
+    beaten = outdone(spec.table.value_model, evidence.trials)
     if rank.informed:
         verdict = f"The reward was informative: {measured}."
         if beaten is None:
@@ -131,17 +131,17 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
         because = "The agent chose all the same, as choice = 'agent' says."
     elif spec.when_uninformed not in (JOINED, BEST_CLASSICAL):
         because = f"So {spoken(winner)} chose, as when_uninformed = {winner!r} says."
-    elif winner == BOTH:
+    elif winner == together(spec.table.value_model):
         because = f"So {spoken(winner)} chose, by the mean of an image's two ranks."
     else:
         because = _of_classical(winner)
     return f"{verdict} {because}"
 
 
-def _outdone(ridge: Trial, best: Trial) -> str:
+def _outdone(own: Trial, best: Trial) -> str:
     return (
         "But batches that its values chose, from images whose records they did not know, gained "
-        f"{_gained(ridge)}, and those of {spoken(best.name)} {_gained(best)}."
+        f"{_gained(own)}, and those of {spoken(best.name)} {_gained(best)}."
     )
 
 
@@ -177,7 +177,7 @@ def _trials(evidence: Evidence) -> str:
 
 def _portfolio(evidence: Evidence, spec: CycleSpec) -> str:
     first, *rest = evidence.candidates
-    spoke = evidence.reliability.informed and not outdone(evidence.trials)
+    spoke = evidence.reliability.informed and not outdone(spec.table.value_model, evidence.trials)
     won = "won" if spoke and spec.choice == "portfolio" else "would have won"
     opening = (
         f"Of {len(evidence.candidates)} candidate batches {spoken(first.name)} {won} by estimated "

@@ -20,6 +20,7 @@ from mgral_service.agent.reinforce import Between, TrainedAgent, train_agent
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.feature_model import FeatureModel
 from mgral_service.domain.hindsight import taught, weigh
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
@@ -33,7 +34,6 @@ from mgral_service.domain.records import (
     Trial,
 )
 from mgral_service.domain.reliability import beyond_mean
-from mgral_service.domain.ridge import Ridge
 from mgral_service.domain.specs import BEST_CLASSICAL, JOINED, CycleSpec, TableSpec
 from mgral_service.domain.value import VALUE_MODELS
 from mgral_service.strategies.account import tell
@@ -41,17 +41,17 @@ from mgral_service.strategies.classical import Pick, choose
 from mgral_service.strategies.proposals import Proposals
 from mgral_service.strategies.reasons import explain
 from mgral_service.strategies.trials import (
-    BOTH,
     DEFAULT,
-    RIDGE,
+    LEARNED,
     best_classical,
     outdone,
+    together,
     trials,
     unseen_choices,
 )
 from mgral_service.strategies.view import PoolView, Ranking
 
-AGENT = "agent"  # like RIDGE a winner that is no strategy of its own
+AGENT = "agent"  # like those of LEARNED a winner that is no strategy of its own
 _POLICY = "policy."  # prefix of the weights in Choice.agent
 _ORDER, _VALUES = ".order", ".values"  # [U] of a ranking of all unlabelled images, after its name
 _SEEDS = 2**63 - 1
@@ -99,7 +99,7 @@ class Mgral:
         states = view.states(spec.agent.state)
         agent = _train(query, view, states, reward, seeds, report)
         default = self._rivals[DEFAULT](own, len(own.unlabelled), deepcopy(alone))
-        whole = _whole(view, reward.model, spec.budget, _moved(default, own, view))
+        whole = _whole(view, spec, reward.model, _moved(default, own, view))
         rankings = {
             AGENT: _walked(view, states, spec, agent.weights, spec.budget, seeds),
             **{name: _first(one, spec.budget) for name, one in whole.items()},
@@ -112,8 +112,8 @@ class Mgral:
         winner = candidates[0].name
         if spec.choice == "agent":
             winner = AGENT
-        elif not reliability.informed or outdone(tried):
-            winner = _fallback(spec, tried, reliability.leaning and BOTH in whole)
+        elif not reliability.informed or outdone(spec.table.value_model, tried):
+            winner = _fallback(spec, tried, bool(whole) and reliability.leaning)
         chosen = rankings[winner]
         overlap = np.isin(chosen.positions, rankings[AGENT].positions).mean()
         evidence = Evidence(
@@ -155,13 +155,13 @@ class _Reward:
         self.model = self.judged
         self.table: LookupTable
         self.fidelity: Reliability | None = None
-        self._view, self._rotations, self._seed = view, spec.rotations, seed
+        self._view, self._spec, self._seed = view, spec, seed
 
     def fit(self, table: LookupTable) -> None:
         """To a table whose positions are those of the query's observation."""
         moved = self._view.move(table)
         rng = np.random.default_rng(self._seed)
-        self.table, self.fidelity = weigh(moved, self._rotations, rng)
+        self.table, self.fidelity = weigh(moved, self._spec.rotations, rng)
         self.judged.fit(self.table)
         lessons = taught(self.table)
         if (lessons.weights > self.table.weights).any():
@@ -172,7 +172,7 @@ class _Reward:
         """Train what the model would choose from reservoirs it was not taught, if there is room,
         and fit to that as well.
         """
-        batches = unseen_choices(self.judged, online.sites, self._view)
+        batches = unseen_choices(self._spec.value_model, self.judged, online.sites, self._view)
         if batches and len(batches) <= online.left:
             online.submit(batches)
             self.fit(online.join())
@@ -212,7 +212,8 @@ def _fallback(spec: CycleSpec, tried: Sequence[Trial], leaning: bool) -> str:
     if spec.when_uninformed not in (JOINED, BEST_CLASSICAL):
         return spec.when_uninformed
     best = best_classical(tried).name
-    return BOTH if leaning and best == DEFAULT and spec.when_uninformed == JOINED else best
+    joins = leaning and best == DEFAULT and spec.when_uninformed == JOINED
+    return together(spec.table.value_model) if joins else best
 
 
 def _table_of(query: Query) -> LookupTable:
@@ -282,14 +283,17 @@ def _walked(
     return Ranking(view.unlabelled[best.positions], best.scores)
 
 
-def _whole(view: PoolView, model: ValueModel, budget: int, default: Ranking) -> dict[str, Ranking]:
-    """Every unlabelled image in the order in which a ridge fills a batch, and by its mean rank
-    there and in DEFAULT's; none of other models.
+def _whole(
+    view: PoolView, spec: CycleSpec, model: ValueModel, default: Ranking
+) -> dict[str, Ranking]:
+    """Every unlabelled image in the order in which a value model of LEARNED fills a batch, and by
+    its mean rank there and in DEFAULT's; none of other models.
     """
-    if not isinstance(model, Ridge):
+    if not isinstance(model, FeatureModel):
         return {}
-    filled = Ranking(*model.fill(view.unlabelled, budget))
-    return {RIDGE: filled, BOTH: _joined(filled.positions, default.positions)}
+    filled = Ranking(*model.fill(view.unlabelled, spec.budget))
+    name = spec.table.value_model
+    return {name: filled, together(name): _joined(filled.positions, default.positions)}
 
 
 def _joined(one: IntArray, other: IntArray) -> Ranking:
@@ -354,7 +358,7 @@ def rerank(
             raise InvalidInput("agent", "has no policy weights: its artifact is damaged")
         states = view.states(spec.agent.state)
         return choose(AGENT, view, _walked(view, states, spec, weights, budget, _Seeds.draw(rng)))
-    if winner in (RIDGE, BOTH):
+    if winner in {*LEARNED, *map(together, LEARNED)}:
         order, values = (np.asarray(agent.get(winner + part, ())) for part in (_ORDER, _VALUES))
         if not len(order) == len(values) == len(view.unlabelled):
             raise InvalidInput("agent", "has no value for each unlabelled image: it is damaged")

@@ -9,13 +9,13 @@ from scipy.spatial.distance import cdist
 
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.lookup import LookupTable
-from mgral_service.strategies.trials import BOTH
+from mgral_service.strategies.trials import DEFAULT, LEARNED, together
 from mgral_service.strategies.view import PoolView, Ranking
 
 _SPOKEN = {
     "agent": "the agent",
     "ridge": "the ridge's values",
-    BOTH: "the ridge's values and mean entropy times the root of objects together",
+    "gp": "the Gaussian process' values",
     "uniform": "uniform chance",
     "entropy": "mean entropy",
     "entropy_sum": "summed entropy",
@@ -25,6 +25,7 @@ _SPOKEN = {
     "entropy_coreset": "entropy and core-set distance",
     "class_balance": "the balance of classes",
 }
+_SPOKEN |= {together(name): f"{_SPOKEN[name]} and {_SPOKEN[DEFAULT]} together" for name in LEARNED}
 _TOP_CLASSES = 3
 _RECORDS = 2  # named for an image
 _LEAST_EVIDENCE = 0.1  # expected objects; weaker classes are not worth a word

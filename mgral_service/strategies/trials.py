@@ -1,7 +1,7 @@
 """How strategies fared where they were tried: in records of batches that they chose.
 
 A batch is measured as a whole here. What its strategy gained can hold for images that no record
-holds, where what single features seemed to be worth does not. The ridge is tried as classical
+holds, where what single features seemed to be worth does not. The value model is tried as classical
 strategies are: taught by the records of other rotations, it chooses from a reservoir.
 """
 
@@ -12,47 +12,51 @@ from contextlib import suppress
 from math import hypot
 
 from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.feature_model import FeatureModel
 from mgral_service.domain.ports import Site, ValueModel
 from mgral_service.domain.records import DesignedBatch, TablePoint, Trial
-from mgral_service.domain.ridge import Ridge
 from mgral_service.strategies.view import PoolView
 
-RIDGE = "ridge"
+LEARNED = ("ridge", "gp")  # value models whose own batches compete
 SURE = 2.0  # standard errors; benchmarks/strategy_gains.py tells what others give
 DEFAULT = "entropy_root"  # in benchmarks/strategy_gains.py the best on average
-BOTH = f"{RIDGE}_and_{DEFAULT}"
+
+
+def together(name: str) -> str:
+    """What DEFAULT and a value model choose by the mean of an image's two ranks."""
+    return f"{name}_and_{DEFAULT}"
 
 
 def unseen_choices(
-    model: ValueModel, sites: Sequence[Site], view: PoolView
+    name: str, model: ValueModel, sites: Sequence[Site], view: PoolView
 ) -> tuple[DesignedBatch, ...]:
-    """What a fitted ridge would choose from each reservoir if it knew no record of it; none of
-    other models, of the pool itself, or where no other records are left.
+    """What a fitted model of that name, if one of LEARNED, would choose from each reservoir if it
+    knew no record of it; none of the pool itself, or where no other records are left.
     """
     found = []
     for site in sites:
-        if isinstance(model, Ridge) and site.rotation:
+        if isinstance(model, FeatureModel) and site.rotation:
             with suppress(InvalidInput):  # too few records of other rotations
                 order, _ = model.without(site.rotation).fill(view.places(site.images), site.size)
                 chosen = view.names(order[: site.size])
-                found.append(DesignedBatch(chosen, RIDGE, site.source, site.rotation))
+                found.append(DesignedBatch(chosen, name, site.source, site.rotation))
     return tuple(found)
 
 
 def trials(
     points: Sequence[TablePoint], names: Collection[str], earlier: Sequence[TablePoint] = ()
 ) -> tuple[Trial, ...]:
-    """Of the classical strategies `names`, and of the ridge if it was tried, over all records that
-    count and tryouts, those of earlier cycles alike; highest safe gain first, ties by name.
+    """Of the classical strategies `names`, and of value models that were tried, over all records
+    that count and tryouts, those of earlier cycles alike; highest safe gain first, ties by name.
     """
-    every = (RIDGE, *names)
+    every = (*LEARNED, *names)
     before, now = _gains(earlier, every), _gains(points, every)
     counted = [one.measured - one.level for one in points if _tells(one)]
     spread = (sum(gain**2 for gain in counted) / max(len(counted), 1)) ** 0.5
     found = []
     for name in every:
         gains = before[name] + now[name]
-        if gains or name != RIDGE:
+        if gains or name not in LEARNED:
             mean = sum(gains) / max(len(gains), 1)
             found.append(Trial(name, len(gains), mean, len(before[name]), spread))
     return tuple(sorted(found, key=lambda one: (-one.safe, one.name)))
@@ -71,13 +75,13 @@ def _tells(one: TablePoint) -> bool:
     return one.weight > 0 or one.source == "hindsight"
 
 
-def outdone(tried: Sequence[Trial]) -> tuple[Trial, Trial] | None:
-    """The ridge's trial and that of the best classical strategy, if this gained something and
-    promises more, standard errors allowed for; None as well where the ridge was not tried.
+def outdone(model: str, tried: Sequence[Trial]) -> tuple[Trial, Trial] | None:
+    """The value model's trial and that of the best classical strategy, if this gained something and
+    promises more, standard errors allowed for; None as well where the model was not tried.
     """
-    ridge = next((one for one in tried if one.name == RIDGE), None)
+    own = next((one for one in tried if one.name == model), None)
     best = best_classical(tried)
-    return (ridge, best) if ridge and best.safe > max(0.0, ridge.safe) else None
+    return (own, best) if own and best.safe > max(0.0, own.safe) else None
 
 
 def best_classical(tried: Sequence[Trial], sure: float = SURE) -> Trial:
@@ -93,6 +97,6 @@ def best_classical(tried: Sequence[Trial], sure: float = SURE) -> Trial:
     def lead(one: Trial) -> float:
         return one.gain - default.gain - sure * hypot(one.error, unsure)
 
-    rivals = [one for one in tried if one.name not in (RIDGE, DEFAULT)]
+    rivals = [one for one in tried if one.name not in (*LEARNED, DEFAULT)]
     best = max(rivals, key=lead, default=default)
     return best if lead(best) > 0 else default

@@ -157,6 +157,9 @@ def test_a_gaussian_process_sees_what_bends() -> None:
     bent.fit(table)
     errors = [float(((model.left_out() - table.scores) ** 2).mean()) for model in (straight, bent)]
     assert errors[1] < 0.9 * errors[0]
+    pool = np.setdiff1d(np.arange(len(POINTS)), LABELLED)
+    best = [abs(POINTS[model.fill(pool, 10)[0][:10], 0].mean()) for model in (straight, bent)]
+    assert best[1] < min(best[0], 0.3)
 
 
 @pytest.mark.parametrize("make", [Ridge, GaussianProcess])
@@ -180,11 +183,14 @@ def test_what_a_rotation_measured_has_no_part_in_its_left_out_estimates(
     assert gains == pytest.approx(again)
 
 
-def test_a_ridge_without_a_rotation_fills_as_if_nothing_had_been_measured_there() -> None:
+@pytest.mark.parametrize("make", [Ridge, GaussianProcess])
+def test_without_a_rotation_a_batch_is_filled_as_if_nothing_had_been_measured_there(
+    make: type[Ridge | GaussianProcess],
+) -> None:
     table = hindsight(24, noise=0.01)
     shuffled = np.random.default_rng(0).permutation(table.scores)
     other = replace(table, scores=np.where(table.rotations == 1, shuffled, table.scores))
-    first, second = Ridge(features()), Ridge(features())
+    first, second = make(features()), make(features())
     first.fit(table)
     second.fit(other)
     pool = np.setdiff1d(LABELLED, BASES[1])
@@ -195,9 +201,26 @@ def test_a_ridge_without_a_rotation_fills_as_if_nothing_had_been_measured_there(
     )
 
 
-def test_a_ridge_without_the_only_rotation_is_refused() -> None:
+@pytest.mark.parametrize("make", [Ridge, GaussianProcess])
+def test_slopes_are_those_of_the_estimate(make: type[Ridge | GaussianProcess]) -> None:
+    model = make(features())
+    model.fit(hindsight(24, noise=0.01))
+    batch = np.setdiff1d(LABELLED, BASES[1])[:10]
+    (placed,) = model._frame.place([batch])
+    step = 1e-4 * np.random.default_rng(0).standard_normal(len(placed))
+    shifted = [placed - step, placed + step]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model._frame, "place", lambda batches: np.asarray(shifted))
+        (low, high), _ = model.estimate([batch, batch])
+    assert model.slopes(placed) @ step == pytest.approx((high - low) / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("make", [Ridge, GaussianProcess])
+def test_without_the_only_rotation_there_is_no_model(
+    make: type[Ridge | GaussianProcess],
+) -> None:
     table = hindsight(24)
-    model = Ridge(features())
+    model = make(features())
     model.fit(replace(table, rotations=np.ones(24, dtype=np.int64)))
     with pytest.raises(InvalidInput, match="fewer than two records"):
         model.without(1)

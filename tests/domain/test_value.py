@@ -128,7 +128,7 @@ def test_a_filled_batch_covers_the_classes_that_the_value_wants(
     assert sorted(order) == pool.tolist()
     assert len(values) == len(order)
     uniform = [covered(np.random.default_rng(seed).permutation(pool)[:20]) for seed in range(50)]
-    monkeypatch.setattr("mgral_service.domain.ridge._PARTS", 1)
+    monkeypatch.setattr("mgral_service.domain.feature_model._PARTS", 1)
     at_once = model.fill(pool, 20)[0]
     assert covered(order[:20]) > covered(at_once[:20]) > max(uniform)
     assert model.fill(pool[:3], 20)[0].tolist() == model.fill(pool[:3], 3)[0].tolist()

@@ -12,7 +12,7 @@ from mgral_service.domain.records import (
 )
 from mgral_service.domain.specs import CycleSpec
 from mgral_service.strategies.account import tell
-from mgral_service.strategies.trials import BOTH
+from mgral_service.strategies.trials import together
 
 TABLE = (TablePoint(0, "tilted", 0.2, 0.21, 1.0), TablePoint(1, "uniform", 0.3, 0.27, 1.0))
 HISTORY = (RewardPoint(1, 0.21, 0.22, 0.0), RewardPoint(2, 0.25, 0.26, 0.0, 0.26))
@@ -61,7 +61,7 @@ def test_an_uninformed_cycle_says_who_chose_instead() -> None:
 
 
 def test_a_cycle_that_leans_says_who_chose_together() -> None:
-    said = words(low=-0.1, winner=BOTH)
+    said = words(low=-0.1, winner=together("ridge"))
     assert "The reward may have carried information this cycle: estimates made without" in said
     assert "whose middle half is above zero, but not all of it" in said
     assert (

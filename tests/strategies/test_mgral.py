@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,17 +15,23 @@ from mgral_service.domain.records import Choice, TablePoint
 from mgral_service.domain.specs import AgentSpec, CycleSpec, TableSpec
 from mgral_service.domain.transport import standardise
 from mgral_service.strategies import CLASSICAL, STRATEGIES, rerank
-from mgral_service.strategies.trials import BOTH, DEFAULT
+from mgral_service.strategies.trials import DEFAULT, together
 from tests.domain.pools import CLASSES, divide, mean_of, measure, observe
 
+BOTH = together("ridge")
 SEEN = observe(160)
 SPLIT = divide(SEEN, 40)
 TWICE = replace(SEEN, unlearnt=observe(160, seed=5).detections.subset(SPLIT.labelled))
 VALUES = 0.3 + 0.05 * standardise(SEEN.embeddings)[:, 0]
 
 
-def query_of(worth: Callable[[IntArray], float], records: int = 40, model: str = "ridge") -> Query:
-    table = TableSpec(records=records, value_model="ridge" if model == "ridge" else "idw")
+Model = Literal["ridge", "gp", "idw"]
+
+
+def query_of(
+    worth: Callable[[IntArray], float], records: int = 40, model: Model = "ridge"
+) -> Query:
+    table = TableSpec(records=records, value_model=model)
     agent = AgentSpec(iterations=40, draws=8, lane=32, learning_rate=3e-3)
     spec = CycleSpec("demo", 15, table=table, agent=agent)
     return Query(spec, SPLIT, SEEN, CLASSES, measure(SEEN, SPLIT, records, 15, worth))
@@ -50,17 +57,18 @@ def value_of(ids: tuple[str, ...]) -> float:
     return float(VALUES[[SEEN.ids.index(one) for one in ids]].mean())
 
 
-def test_a_clear_reward_is_followed_and_explained() -> None:
-    query = query_of(mean_of(VALUES))
+@pytest.mark.parametrize("model", ["ridge", "gp"])
+def test_a_clear_reward_is_followed_and_explained(model: Model) -> None:
+    query = query_of(mean_of(VALUES), model=model)
     choice = choose(query)
     evidence = choice.evidence
     assert evidence is not None
     assert evidence.reliability.informed
-    assert choice.strategy in {"agent", "ridge"}
+    assert choice.strategy in {"agent", model}
     best = float(np.sort(VALUES[40:])[-15:].mean())
     assert value_of(choice.ids) - 0.3 > 0.8 * (best - 0.3)
     names = {one.name for one in evidence.candidates}
-    assert names == {"agent", "ridge", BOTH, *CLASSICAL}
+    assert names == {"agent", model, together(model), *CLASSICAL}
     assert evidence.candidates[0].name == choice.strategy
     assert len(evidence.history) == query.spec.agent.iterations
     assert [point.index for point in evidence.table] == list(range(40))
@@ -225,13 +233,14 @@ def test_inverse_distance_has_no_ridge_candidate() -> None:
     assert {one.name for one in evidence.candidates} == {"agent", *CLASSICAL}
 
 
-@pytest.mark.parametrize("winner", ["agent", "ridge", BOTH, "uniform"])
+@pytest.mark.parametrize("winner", ["agent", "ridge", BOTH, "gp", "uniform"])
 @pytest.mark.parametrize("scoring", [0, 60])
 def test_every_kind_of_winner_can_rank_for_another_budget(winner: str, scoring: int) -> None:
     """As it did in the cycle, which may have seen scoring images too."""
     pool = SPLIT.unlabelled
     split = replace(SPLIT, unlabelled=pool[scoring:], scoring=pool[:scoring])
-    query = replace(query_of(mean_of(VALUES)), observation=TWICE, split=split)
+    query = query_of(mean_of(VALUES), model="gp" if winner == "gp" else "ridge")
+    query = replace(query, observation=TWICE, split=split)
     choice = choose(query)
     assert again(query, choice, winner, 5).ids == again(query, choice, winner, 20).ids[:5]
     assert sorted(again(query, choice, winner, 500).ids) == sorted(split.unlabelled)

@@ -4,11 +4,12 @@ from mgral_service.domain.records import Source, TablePoint, Trial
 from mgral_service.strategies import CLASSICAL
 from mgral_service.strategies.trials import (
     DEFAULT,
-    RIDGE,
     best_classical,
     outdone,
     trials,
 )
+
+RIDGE = "ridge"
 
 
 def point(
@@ -98,7 +99,7 @@ def test_the_ridge_is_outdone_where_a_classical_strategy_is_expected_to_gain_mor
     gain: float, beaten: bool
 ) -> None:
     points = [*[point(RIDGE, gain)] * 2, *[point("a", 0.02)] * 2, *[point("tilted", 0.0)] * 40]
-    found = outdone(trials(points, ("a",)))
+    found = outdone(RIDGE, trials(points, ("a",)))
     assert (found is not None) == beaten
     if found:
         assert [one.name for one in found] == [RIDGE, "a"]
@@ -106,8 +107,8 @@ def test_the_ridge_is_outdone_where_a_classical_strategy_is_expected_to_gain_mor
 
 def test_a_strategy_that_gained_nothing_outdoes_no_ridge() -> None:
     points = [*[point(RIDGE, -0.01)] * 2, *[point(DEFAULT, -0.005)] * 20]
-    assert outdone(trials(points, CLASSICAL)) is None
+    assert outdone(RIDGE, trials(points, CLASSICAL)) is None
 
 
 def test_a_ridge_that_was_not_tried_is_not_outdone() -> None:
-    assert outdone(trials([point("a", 0.02)], ("a",))) is None
+    assert outdone(RIDGE, trials([point("a", 0.02)], ("a",))) is None
