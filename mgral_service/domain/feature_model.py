@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -17,8 +17,9 @@ _PARTS = 64  # in which a batch is filled
 
 
 class FeatureModel(ABC):
-    """A value model whose estimate is smooth in a batch's features."""
+    """A value model whose estimate is smooth in a batch's features. name: in VALUE_MODELS."""
 
+    name: ClassVar[str]
     _table: LookupTable
     _frame: Frame
 

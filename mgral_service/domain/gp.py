@@ -46,6 +46,8 @@ class GaussianProcess(FeatureModel):
     reference, f(x) - f(0), with its standard deviation.
     """
 
+    name = "gp"
+
     def fit(self, table: LookupTable) -> None:
         self._table, self._frame = table, Frame(self._features, table)
         self._kept = np.flatnonzero(table.weights > 0)

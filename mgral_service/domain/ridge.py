@@ -100,6 +100,7 @@ class Ridge(FeatureModel):
     none.
     """
 
+    name = "ridge"
     penalty = 0.0
 
     def fit(self, table: LookupTable) -> None:

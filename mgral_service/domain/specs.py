@@ -156,9 +156,9 @@ class TableSpec:
     reservoir       images that play the pool of hindsight records: the "scoring" images, if there
                     are LEAST_SCORING or more, or else the "labelled" ones
     rotations       parts of them which in turn do
-    online          most proxies trained beyond `records`: on what a ridge, taught by the other
-                    rotations, chooses from each reservoir, and on batches that the agent proposes
-                    while it learns
+    online          most proxies trained beyond `records`: on what "ridge" or "gp", taught by the
+                    other rotations, chooses from each reservoir, and on batches that the agent
+                    proposes while it learns
     value_model     "ridge", "gp", "idw" (inverse distance, the paper) or "onehot" (its first
                     version)
     distance        of "idw": "sliced" or "exact" Wasserstein
@@ -303,7 +303,7 @@ class CycleSpec:
                      unless the own batches of another that was tried (all but entropy_coreset
                      are) gained more by more than two standard errors of the difference; or
                      "joined": the same, but in place of entropy_root the mean rank of an image by
-                     it and by the ridge, where the middle half of that interval is above zero
+                     it and by "ridge" or "gp", where the middle half of that interval is above zero
     choice           "portfolio": the best of the agent's batch and its rivals', or when_uninformed;
                      "agent": always the agent's batch, as the paper has it
     """

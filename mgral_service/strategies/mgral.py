@@ -99,7 +99,7 @@ class Mgral:
         states = view.states(spec.agent.state)
         agent = _train(query, view, states, reward, seeds, report)
         default = self._rivals[DEFAULT](own, len(own.unlabelled), deepcopy(alone))
-        whole = _whole(view, spec, reward.model, _moved(default, own, view))
+        whole = _whole(view, reward.model, spec.budget, _moved(default, own, view))
         rankings = {
             AGENT: _walked(view, states, spec, agent.weights, spec.budget, seeds),
             **{name: _first(one, spec.budget) for name, one in whole.items()},
@@ -155,13 +155,13 @@ class _Reward:
         self.model = self.judged
         self.table: LookupTable
         self.fidelity: Reliability | None = None
-        self._view, self._spec, self._seed = view, spec, seed
+        self._view, self._rotations, self._seed = view, spec.rotations, seed
 
     def fit(self, table: LookupTable) -> None:
         """To a table whose positions are those of the query's observation."""
         moved = self._view.move(table)
         rng = np.random.default_rng(self._seed)
-        self.table, self.fidelity = weigh(moved, self._spec.rotations, rng)
+        self.table, self.fidelity = weigh(moved, self._rotations, rng)
         self.judged.fit(self.table)
         lessons = taught(self.table)
         if (lessons.weights > self.table.weights).any():
@@ -172,7 +172,7 @@ class _Reward:
         """Train what the model would choose from reservoirs it was not taught, if there is room,
         and fit to that as well.
         """
-        batches = unseen_choices(self._spec.value_model, self.judged, online.sites, self._view)
+        batches = unseen_choices(self.judged, online.sites, self._view)
         if batches and len(batches) <= online.left:
             online.submit(batches)
             self.fit(online.join())
@@ -283,17 +283,15 @@ def _walked(
     return Ranking(view.unlabelled[best.positions], best.scores)
 
 
-def _whole(
-    view: PoolView, spec: CycleSpec, model: ValueModel, default: Ranking
-) -> dict[str, Ranking]:
+def _whole(view: PoolView, model: ValueModel, budget: int, default: Ranking) -> dict[str, Ranking]:
     """Every unlabelled image in the order in which a value model of LEARNED fills a batch, and by
     its mean rank there and in DEFAULT's; none of other models.
     """
     if not isinstance(model, FeatureModel):
         return {}
-    filled = Ranking(*model.fill(view.unlabelled, spec.budget))
-    name = spec.table.value_model
-    return {name: filled, together(name): _joined(filled.positions, default.positions)}
+    filled = Ranking(*model.fill(view.unlabelled, budget))
+    both = _joined(filled.positions, default.positions)
+    return {model.name: filled, together(model.name): both}
 
 
 def _joined(one: IntArray, other: IntArray) -> Ranking:

@@ -28,10 +28,10 @@ def together(name: str) -> str:
 
 
 def unseen_choices(
-    name: str, model: ValueModel, sites: Sequence[Site], view: PoolView
+    model: ValueModel, sites: Sequence[Site], view: PoolView
 ) -> tuple[DesignedBatch, ...]:
-    """What a fitted model of that name, if one of LEARNED, would choose from each reservoir if it
-    knew no record of it; none of the pool itself, or where no other records are left.
+    """What a fitted model, if one of LEARNED, would choose from each reservoir if it knew no record
+    of it; none of the pool itself, or where no other records are left.
     """
     found = []
     for site in sites:
@@ -39,7 +39,7 @@ def unseen_choices(
             with suppress(InvalidInput):  # too few records of other rotations
                 order, _ = model.without(site.rotation).fill(view.places(site.images), site.size)
                 chosen = view.names(order[: site.size])
-                found.append(DesignedBatch(chosen, name, site.source, site.rotation))
+                found.append(DesignedBatch(chosen, model.name, site.source, site.rotation))
     return tuple(found)
 
 
