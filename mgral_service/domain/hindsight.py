@@ -110,7 +110,8 @@ def weigh(
 ) -> tuple[LookupTable, Reliability | None]:
     """The table with weights, and the surrogate's fidelity. rotations: those beyond are tryouts,
     which do not count: their reservoirs share images with those of others, so that with them it
-    could not be judged how well a model speaks of images that it has not seen.
+    could not be judged how well a model speaks of images that it has not seen. (Counted in what is
+    estimated alone, they made what it chose worse: benchmarks/README.md.)
 
     Without hindsight records all others count in full. Beside them a record of the pool counts as
     far as the surrogate has been shown to rank batches as their labels do: by the lower end of the
@@ -124,12 +125,6 @@ def weigh(
     weights = np.where(hindsight, 1.0, np.where(table.rotations == 0, trust, 0.0))
     weights[table.rotations > rotations] = 0.0
     return replace(table, weights=weights), found
-
-
-def taught(table: LookupTable) -> LookupTable:
-    """The table with tryouts that count in full: what is learnt from it of batches of the pool."""
-    hindsight = np.array([source == "hindsight" for source in table.sources])
-    return replace(table, weights=np.where(hindsight, 1.0, table.weights))
 
 
 def fidelity(table: LookupTable, rng: np.random.Generator) -> Reliability | None:

@@ -46,10 +46,7 @@ def _source(evidence: Evidence, spec: CycleSpec, scoring: int) -> str:
     of, assumed = _reservoir(spec, scoring)
     tryouts = sum(one.source == "hindsight" and one.weight == 0 for one in evidence.table)
     if tryouts:
-        assumed += (
-            f" {tryouts} more tried strategies in halves of them drawn anew; they count in what is "
-            "estimated, not in how far it can be trusted."
-        )
+        assumed += f" {tryouts} more tried strategies in halves of them drawn anew."
     counted = [point for point in evidence.table if point.weight > 0]
     with_labels = sum(point.source == "hindsight" for point in counted)
     if with_labels == len(counted):

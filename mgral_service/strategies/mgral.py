@@ -21,7 +21,7 @@ from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.feature_model import FeatureModel
-from mgral_service.domain.hindsight import taught, weigh
+from mgral_service.domain.hindsight import weigh
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import OnlineTable, Query, Report, ValueModel
@@ -106,7 +106,7 @@ class Mgral:
             **rankings,
         }
         candidates = _valued(rankings, reward.model, spec.agent.caution)
-        reliability = reward.judged.reliability(np.random.default_rng(seeds.bootstrap))
+        reliability = reward.model.reliability(np.random.default_rng(seeds.bootstrap))
         points = reward.points()
         tried = trials(points, self._rivals, query.earlier)
         winner = candidates[0].name
@@ -142,17 +142,12 @@ class Mgral:
 class _Reward:
     """A value model and the table it was fitted to last, batches as positions in the view.
 
-    judged    tells how far to trust the reward
-    model     estimates batches of the pool; it has learnt from tryouts as well, if there are any
     fidelity  of records without labels (domain/hindsight.py)
     """
 
     def __init__(self, view: PoolView, spec: TableSpec, seed: int) -> None:
         build = VALUE_MODELS[spec.value_model]
-        self.judged, self._taught = (
-            build(view.observation, view.labelled, view.classes, spec) for _ in range(2)
-        )
-        self.model = self.judged
+        self.model = build(view.observation, view.labelled, view.classes, spec)
         self.table: LookupTable
         self.fidelity: Reliability | None = None
         self._view, self._rotations, self._seed = view, spec.rotations, seed
@@ -162,17 +157,13 @@ class _Reward:
         moved = self._view.move(table)
         rng = np.random.default_rng(self._seed)
         self.table, self.fidelity = weigh(moved, self._rotations, rng)
-        self.judged.fit(self.table)
-        lessons = taught(self.table)
-        if (lessons.weights > self.table.weights).any():
-            self._taught.fit(lessons)
-            self.model = self._taught
+        self.model.fit(self.table)
 
     def try_out(self, online: OnlineTable) -> None:
         """Train what the model would choose from reservoirs it was not taught, if there is room,
         and fit to that as well.
         """
-        batches = unseen_choices(self.judged, online.sites, self._view)
+        batches = unseen_choices(self.model, online.sites, self._view)
         if batches and len(batches) <= online.left:
             online.submit(batches)
             self.fit(online.join())
@@ -190,7 +181,7 @@ class _Reward:
         table = self.table
         gains = table.deviations()
         levels = table.scores - gains
-        left_out = (self.judged.left_out() - levels)[None]
+        left_out = (self.model.left_out() - levels)[None]
         estimates = levels + beyond_mean(left_out, gains[None], table)[0]
         return tuple(
             TablePoint(

@@ -71,7 +71,7 @@ def _gains(points: Sequence[TablePoint], names: Collection[str]) -> dict[str, li
 
 
 def _tells(one: TablePoint) -> bool:
-    """Of its strategy; tryouts do, though no value model is judged by them."""
+    """Of its strategy; tryouts do, though they teach no value model."""
     return one.weight > 0 or one.source == "hindsight"
 
 

@@ -166,10 +166,7 @@ def test_it_says_which_images_stood_in_for_the_pool() -> None:
     assert "more tried" not in enough
     tryout = TablePoint(5, "entropy", 0.3, 0.3, 1.0, "hindsight", 0.0)
     with_tryout = replace(both_ways(0.0, None), table=(*both_ways(0.0, None).table, tryout))
-    assert (
-        "1 more tried strategies in halves of them drawn anew; they count in what is est"
-        in told(with_tryout, scoring=48)
-    )
+    assert "1 more tried strategies in halves of them drawn anew." in told(with_tryout, scoring=48)
     assert "batches of scoring images with their labels. Beside all labelled images" in enough
     assert "a part of the 48 scoring images stood in for the pool" in enough
     assert "batches of labelled images with their labels" in few

@@ -176,27 +176,6 @@ def test_a_reward_whose_own_choices_gained_most_chooses() -> None:
     }
 
 
-def test_tryouts_teach_the_values_but_do_not_vouch_for_them() -> None:
-    """Of 60 records 20 are noise; 40 of a rotation beyond those of the cycle tell the worth."""
-    query = query_of(mean_of(VALUES), records=60)
-    assert query.table is not None
-    noisy, rng = np.arange(60) < 20, np.random.default_rng(0)
-    table = replace(
-        query.table,
-        sources=("hindsight",) * 60,
-        rotations=np.where(noisy, np.arange(60) % 2 + 1, 3),
-        bases=(np.arange(40),) * 4,
-        scores=np.where(noisy, 0.3 + 0.02 * rng.standard_normal(60), query.table.scores),
-    )
-    choice = choose(replace(query, table=table))
-    evidence = choice.evidence
-    assert evidence is not None
-    assert (evidence.reliability.records, evidence.reliability.informed) == (20, False)
-    assert [one.weight for one in evidence.table] == np.where(noisy, 1.0, 0.0).tolist()
-    best = float(np.sort(VALUES[40:])[-15:].mean())
-    assert value_of(again(query, choice, "ridge", 15).ids) - 0.3 > 0.8 * (best - 0.3)
-
-
 def test_where_the_reward_is_silent_earlier_trials_decide() -> None:
     query = replace(query_of(noise(), records=24), earlier=gained("class_balance", 0.1))
     choice = choose(query)
