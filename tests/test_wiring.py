@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mgral_service import codec, wiring
-from mgral_service.domain.errors import CycleNotReady, InvalidInput
+from mgral_service.domain.errors import CycleNotReady, InvalidInput, Unreadable
 from mgral_service.domain.records import SelectedImage, Selection, Status
 from mgral_service.domain.specs import DatasetSpec
 from mgral_service.settings import Settings
@@ -50,3 +50,6 @@ def test_the_stored_selection_answers_for_its_own_budget_and_the_ranker_for_othe
     kept.cycles.put(replace(record, status=Status.SELECTED), None)
     assert selector.top("cyc_1", None) == selector.top("cyc_1", 1) == STORED
     assert selector.top("cyc_1", 2) == RANKED
+    kept.cycles.put_document("cyc_1", "selection", '{"of": "another version"}', None)
+    with pytest.raises(Unreadable, match="selection of cycle 'cyc_1'"):
+        selector.top("cyc_1", None)

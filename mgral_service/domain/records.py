@@ -265,8 +265,8 @@ class Selection:
 class Reliability:
     """Rank correlation between left-out estimates and measurements of a table's records.
 
-    low, high: 95 % bootstrap interval of Spearman's rho; the reward is informed if low > 0, and
-    leaning if the interval's middle half does, a standard error to either side.
+    low, high: 95 % bootstrap interval of Spearman's rho; the reward is informed if it lies above
+    zero, and leaning if its middle half does, a standard error to either side.
     """
 
     records: int
