@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mgral_service.domain.arrays import FloatArray
-from mgral_service.domain.records import TablePoint
+from mgral_service.domain.evidence import TablePoint
 
 DRAWS = 2000
 REFERENCE = "uniform"

@@ -26,16 +26,10 @@ from mgral_service.datasets.digits import write_digits
 from mgral_service.datasets.loading import ImageStore, load_images
 from mgral_service.detectors.local import LocalProxyTrainer, TaskDetector
 from mgral_service.domain.boxes import Annotations, PoolObservation
+from mgral_service.domain.evidence import CycleReport, TablePoint
 from mgral_service.domain.pool import PoolSplit, carve_scoring, label
 from mgral_service.domain.ports import Report, Weights
-from mgral_service.domain.records import (
-    CycleReport,
-    LookupRecord,
-    Progress,
-    Selection,
-    Status,
-    TablePoint,
-)
+from mgral_service.domain.records import LookupRecord, Progress, Selection, Status
 from mgral_service.domain.seeds import Purpose, seed_of, stream
 from mgral_service.domain.specs import CycleSpec, DatasetSpec
 from mgral_service.metrics import METRICS

@@ -40,9 +40,10 @@ from mgral_service.detectors.local import LocalProxyTrainer, TaskDetector
 from mgral_service.domain.arrays import FloatArray
 from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.design import CHEAP
+from mgral_service.domain.evidence import TablePoint
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import Weights
-from mgral_service.domain.records import Progress, TablePoint
+from mgral_service.domain.records import Progress
 from mgral_service.domain.seeds import Purpose, seed_of
 from mgral_service.metrics import METRICS
 from mgral_service.strategies import CLASSICAL

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import socket
 import sys
@@ -14,11 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from mgral_service import __version__, codec, dry_run, settings, wiring
-from mgral_service.client import RESTING, Client, Refused
+from mgral_service import __version__, cli_data, codec, dry_run, settings, wiring
+from mgral_service.client import RESTING, Refused
 from mgral_service.console import Display
 from mgral_service.domain.errors import (
     Conflict,
@@ -27,7 +25,7 @@ from mgral_service.domain.errors import (
     NotFound,
     Unavailable,
 )
-from mgral_service.domain.specs import DatasetSpec
+from mgral_service.terminal import Out, Output, err, gateway, out, print_json, read_json
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,22 +34,12 @@ app = typer.Typer(
     help="Active learning for object detection: which images should be labelled next?",
 )
 cycles = typer.Typer(no_args_is_help=True, help="Start and follow cycles of a running service.")
-data = typer.Typer(no_args_is_help=True, help="Make, register and list datasets.")
 app.add_typer(cycles, name="cycle")
-app.add_typer(data, name="data")
+app.add_typer(cli_data.app, name="data")
 
-LOG_WIDTH = 150  # columns of a table that goes to no terminal
-out = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
-err = Console(stderr=True)
 EXIT = {NotFound: 3, Conflict: 4, Refused: 5, InvalidInput: 6, Unavailable: 75}
 
 
-class Output(StrEnum):
-    table = "table"
-    json = "json"
-
-
-Out = Annotated[Output, typer.Option("--output", "-o", help="What stdout gets.")]
 Weights = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="Initial weights: a file, or a name torchvision knows."),
@@ -74,23 +62,6 @@ def _weights(where: str) -> str:
     """A file as its absolute path, for processes that run elsewhere; a name as it is."""
     file = Path(where).expanduser()
     return str(file.resolve()) if file.is_file() else where
-
-
-def _client() -> Client:
-    known = settings.from_environment()
-    return Client(known.url, known.token.get_secret_value() if known.token else None)
-
-
-def _json(value: Any) -> None:
-    out.print_json(json.dumps(value))
-
-
-def _read(file: Path) -> Any:
-    """Parsed JSON; InvalidInput names a file that is none."""
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise InvalidInput(str(file), f"is no readable JSON: {error}") from None
 
 
 @app.command()
@@ -134,7 +105,7 @@ def doctor(output: Out = Output.table) -> None:
 
     found = checks(settings.from_environment())
     if output is Output.json:
-        _json([codec.plain(one) for one in found])
+        print_json([codec.plain(one) for one in found])
     else:
         table = Table("check", "state", "detail")
         for one in found:
@@ -247,12 +218,12 @@ def start(
     wait: Annotated[bool, typer.Option(help="Follow it to its selection.")] = False,
 ) -> None:
     """Start a cycle; prints its id. Options override the values of --file."""
-    spec: dict[str, Any] = _read(file) if file else {}
+    spec: dict[str, Any] = read_json(file) if file else {}
     given = {"dataset": dataset, "budget": budget, "strategy": strategy, "seed": seed}
     spec |= {name: value for name, value in given.items() if value is not None}
     if weights is not None:
         spec["detector"] = {**spec.get("detector", {}), "weights": _weights(weights)}
-    answer = _client().start(spec, key)
+    answer = gateway().start(spec, key)
     out.print(answer["id"], highlight=False)
     if wait:
         watch(answer["id"])
@@ -261,7 +232,7 @@ def start(
 @cycles.command("watch")
 def watch(cycle: str) -> None:
     """Follow a cycle until it rests: SELECTED, SUCCEEDED, FAILED or CANCELLED."""
-    client = _client()
+    client = gateway()
     with Display(err) as show:
         for kind, event in client.events(cycle, frozenset(RESTING)):
             show(kind, event)
@@ -276,9 +247,9 @@ def watch(cycle: str) -> None:
 @cycles.command("ls")
 def list_cycles(limit: int = 20, output: Out = Output.table) -> None:
     """The newest cycles."""
-    page = _client().call("GET", "/cycles", params={"page_size": limit})
+    page = gateway().call("GET", "/cycles", params={"page_size": limit})
     if output is Output.json:
-        return _json(page)
+        return print_json(page)
     table = Table("cycle", "dataset", "strategy", "budget", "status")
     for one in page["cycles"]:
         spec = one["spec"]
@@ -291,25 +262,25 @@ def list_cycles(limit: int = 20, output: Out = Output.table) -> None:
 @cycles.command("show")
 def show_cycle(cycle: str) -> None:
     """One cycle as JSON."""
-    _json(_client().cycle(cycle))
+    print_json(gateway().cycle(cycle))
 
 
 @cycles.command("cancel")
 def cancel(cycle: str) -> None:
     """Cancel a cycle and free what it uses."""
-    err.print(f"{cycle} is {_client().call('POST', f'/cycles/{cycle}/cancel')['status']}")
+    err.print(f"{cycle} is {gateway().call('POST', f'/cycles/{cycle}/cancel')['status']}")
 
 
 @cycles.command("resume")
 def resume(cycle: str) -> None:
     """Give a cycle whose driver died a new one at once (the service does so by itself, later)."""
-    err.print(f"{cycle} is {_client().call('POST', f'/cycles/{cycle}/resume')['status']}")
+    err.print(f"{cycle} is {gateway().call('POST', f'/cycles/{cycle}/resume')['status']}")
 
 
 @cycles.command("report")
 def show_report(cycle: str) -> None:
     """A cycle's report as JSON."""
-    _json(_client().call("GET", f"/cycles/{cycle}/report"))
+    print_json(gateway().call("GET", f"/cycles/{cycle}/report"))
 
 
 class Format(StrEnum):
@@ -326,13 +297,13 @@ def select(
     output: Annotated[Format, typer.Option("--output", "-o")] = Format.table,
 ) -> None:
     """The images to annotate, best first, each with its reason."""
-    client = _client()
+    client = gateway()
     if output is Format.coco:
         query: dict[str, Any] = {"format": "coco"} | ({"budget": budget} if budget else {})
-        return _json(client.call("GET", f"/selections/{cycle}", params=query))
+        return print_json(client.call("GET", f"/selections/{cycle}", params=query))
     selection = client.selection(cycle, budget)
     if output is Format.json:
-        return _json(selection)
+        return print_json(selection)
     rows = [
         [str(one["rank"]), one["image_id"], f"{one['score']:.6g}", one["reason"]]
         for one in selection["images"]
@@ -378,7 +349,7 @@ def scan(
     listed = scanning.read_uris(images)
     folder = f"{seen if '://' in seen else Path(seen).resolve()}/{cycle}"  # one detector's sights
     kept = FileArtifacts(known.home / "cycles")
-    trained = scanning.of_cycle(_client(), kept, cycle, wiring.device_of(known))
+    trained = scanning.of_cycle(gateway(), kept, cycle, wiring.device_of(known))
     connect()
     done = scanning.scan(listed, trained, budget, folder, Actors(actors, 1.0, gpus))
     scanning.write(done, to)
@@ -395,83 +366,6 @@ def annotate(
 ) -> None:
     """Send the annotations of a selection back; the detector is then retrained."""
     query = {"partial": "true"} if partial else {}
-    _json(_client().call("POST", f"/cycles/{cycle}/annotations", json=_read(file), params=query))
-
-
-# --- data ---------------------------------------------------------------------------------------
-
-
-@data.command("digits")
-def digits(
-    to: Annotated[Path, typer.Option("--out", help="A new folder.")],
-    images: Annotated[int, typer.Option(min=4)] = 600,
-    size: Annotated[int, typer.Option(min=64)] = 160,
-    seed: int = 0,
-) -> None:
-    """Write scenes of real handwritten digits as a COCO folder."""
-    from mgral_service.datasets.digits import write_digits
-
-    with Display(err) as show:
-        folder = write_digits(
-            to, images, size=size, seed=seed, report=lambda p: show("progress", codec.plain(p))
-        )
-    out.print(str(folder), highlight=False)
-
-
-@data.command("hold-back")
-def hold_back(
-    folder: Annotated[Path, typer.Argument(help="images/, train.json, test.json")],
-    to: Annotated[Path, typer.Option("--out", help="A new folder.")],
-    initial: Annotated[int, typer.Option(min=2, help="Images that keep their labels.")],
-    seed: int = 0,
-) -> None:
-    """Hide most labels of a COCO folder: writes labelled.json, unlabelled.json and test.json."""
-    from mgral_service.datasets.oracle import write_held_back
-
-    test = "test.json" if (folder / "test.json").exists() else None
-    write_held_back(DatasetSpec("data", str(folder.resolve()), test=test), to, initial, seed)
-    out.print(str(to), highlight=False)
-
-
-@data.command("answer")
-def answer(
-    asked: Annotated[Path, typer.Argument(help="A selection: GET /selections/ID?format=coco")],
-    truth: Annotated[Path, typer.Argument(help="COCO JSON with the labels of its images.")],
-    to: Annotated[Path, typer.Option("--out")],
-) -> None:
-    """Play the annotator: answer a selection with the labels of `truth`."""
-    from mgral_service.datasets.answers import answer_from
-
-    to.write_text(json.dumps(answer_from(_read(asked), _read(truth))))
-    out.print(str(to), highlight=False)
-
-
-@data.command("add")
-def add_dataset(
-    name: str,
-    root: Path,
-    format: Annotated[str, typer.Option(help="coco or voc")] = "coco",
-    images: Annotated[str | None, typer.Option()] = None,
-    labelled: Annotated[str | None, typer.Option()] = None,
-    unlabelled: Annotated[str | None, typer.Option()] = None,
-    scoring: Annotated[str | None, typer.Option()] = None,
-    test: Annotated[str | None, typer.Option()] = None,
-) -> None:
-    """Register a dataset; prints what was accepted, repaired and refused."""
-    given = {
-        "name": name,
-        "root": str(root.resolve()),
-        "format": format,
-        "images": images,
-        "labelled": labelled,
-        "unlabelled": unlabelled,
-        "scoring": scoring,
-        "test": test,
-    }
-    _json(_client().add_dataset({key: value for key, value in given.items() if value is not None}))
-
-
-@data.command("ls")
-def list_datasets() -> None:
-    """Registered datasets as JSON."""
-    _json(_client().call("GET", "/datasets"))
+    print_json(
+        gateway().call("POST", f"/cycles/{cycle}/annotations", json=read_json(file), params=query)
+    )

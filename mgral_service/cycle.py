@@ -15,20 +15,17 @@ import numpy as np
 
 from mgral_service.domain.boxes import Annotations, Detections, PoolObservation
 from mgral_service.domain.errors import InvalidInput, TooFewRecords
+from mgral_service.domain.evidence import Choice, CycleReport, PhaseTime, TablePoint
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import Detector, ProxyTrainer, Query, QueryStrategy, Weights
 from mgral_service.domain.records import (
-    Choice,
-    CycleReport,
     LookupRecord,
-    PhaseTime,
     PredictedBox,
     Progress,
     SelectedImage,
     Selection,
     Status,
-    TablePoint,
 )
 from mgral_service.domain.seeds import Purpose, stream
 from mgral_service.domain.specs import CycleSpec

@@ -21,7 +21,8 @@ from mgral_service.client import Client
 from mgral_service.console import Display
 from mgral_service.datasets.answers import answer_from
 from mgral_service.domain.errors import MgralError
-from mgral_service.domain.records import CycleReport, Selection
+from mgral_service.domain.evidence import CycleReport
+from mgral_service.domain.records import Selection
 from mgral_service.domain.specs import DatasetSpec
 from mgral_service.report.files import write
 from mgral_service.settings import from_environment

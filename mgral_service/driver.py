@@ -22,17 +22,16 @@ from mgral_service.domain.errors import (
     Unavailable,
     Unreadable,
 )
+from mgral_service.domain.evidence import CycleReport, TablePoint
 from mgral_service.domain.pool import PoolSplit, split_of
 from mgral_service.domain.ports import ArtifactStore, Report, Weights
 from mgral_service.domain.records import (
     CycleRecord,
-    CycleReport,
     LookupRecord,
     Problem,
     Progress,
     Selection,
     Status,
-    TablePoint,
 )
 from mgral_service.store import Stores
 from mgral_service.store.artifacts import arrays_to_observation, observation_to_arrays

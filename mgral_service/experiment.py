@@ -18,8 +18,9 @@ from typing import Any
 
 from mgral_service import codec, wiring
 from mgral_service.domain.errors import MgralError
+from mgral_service.domain.evidence import CycleReport
 from mgral_service.domain.ports import Oracle
-from mgral_service.domain.records import CycleRecord, CycleReport, DatasetRecord, Selection, Status
+from mgral_service.domain.records import CycleRecord, DatasetRecord, Selection, Status
 from mgral_service.domain.specs import ExperimentSpec
 from mgral_service.driver import DriverPorts, Tell, drive
 from mgral_service.settings import Settings

@@ -1,6 +1,3 @@
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,27 +5,18 @@ import pytest
 
 from mgral_service import cli
 from mgral_service.service import free_port
-
-
-def _mgral(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mgral_service", *words],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={"PATH": "", "COLUMNS": "200", **environment},
-    )
+from tests.commands import mgral
 
 
 @pytest.mark.parametrize("words", [(), ("cycle",), ("data",), ("run",), ("select",)])
 def test_every_command_explains_itself(words: tuple[str, ...]) -> None:
-    answer = _mgral(*words, "--help")
+    answer = mgral(*words, "--help")
     assert answer.returncode == 0
     assert "Usage" in answer.stdout
 
 
 def test_an_unreachable_service_is_exit_code_75(tmp_path: Path) -> None:
-    answer = _mgral("cycle", "ls", HOME=str(tmp_path), MGRAL_URL=f"http://127.0.0.1:{free_port()}")
+    answer = mgral("cycle", "ls", HOME=str(tmp_path), MGRAL_URL=f"http://127.0.0.1:{free_port()}")
     assert answer.returncode == 75
     assert "cannot be reached" in answer.stderr
     assert "Traceback" not in answer.stderr
@@ -37,30 +25,13 @@ def test_an_unreachable_service_is_exit_code_75(tmp_path: Path) -> None:
 def test_a_wrong_experiment_is_exit_code_6_and_names_the_key(tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     file.write_text("initial = 1\n[dataset]\nname = 'x'\nroot = '.'\n[cycle]\nbudget = 5\n")
-    answer = _mgral("run", str(file), HOME=str(tmp_path))
+    answer = mgral("run", str(file), HOME=str(tmp_path))
     assert answer.returncode == 6
     assert "initial" in answer.stderr
 
 
-def test_labels_are_held_back_and_answer_a_selection(tmp_path: Path) -> None:
-    data, held, asked = tmp_path / "data", tmp_path / "held", tmp_path / "asked.json"
-    home = str(tmp_path)
-    small = ("--images", "8", "--size", "64")
-    assert _mgral("data", "digits", "--out", str(data), *small, HOME=home).returncode == 0
-    hide = _mgral("data", "hold-back", str(data), "--out", str(held), "--initial", "5", HOME=home)
-    assert hide.returncode == 0, hide.stderr
-    hidden = json.loads((held / "unlabelled.json").read_text())
-    assert len(hidden["images"]) == 3
-    assert not hidden.get("annotations")
-    asked.write_text(json.dumps({"images": hidden["images"]}))
-    truth, out = data / "train.json", tmp_path / "answer.json"
-    told = _mgral("data", "answer", str(asked), str(truth), "--out", str(out), HOME=home)
-    assert told.returncode == 0, told.stderr
-    assert json.loads(out.read_text())["annotations"]
-
-
 def test_run_needs_a_file_or_a_cycle(tmp_path: Path) -> None:
-    assert _mgral("run", HOME=str(tmp_path)).returncode == 2
+    assert mgral("run", HOME=str(tmp_path)).returncode == 2
 
 
 VOC = Path(__file__).parents[1] / "benchmarks/voc07_12.toml"
@@ -71,7 +42,7 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(tmp_path: Path) -> None:
     which the agent proposes.
     """
     words = ("run", str(VOC), "--dry-run", "--step-seconds", "3", "3")
-    answer = _mgral(*words, HOME=str(tmp_path))
+    answer = mgral(*words, HOME=str(tmp_path))
     assert answer.returncode == 0, answer.stderr
     shown = " ".join(answer.stdout.split())
     assert "120,000 steps of 32 images x 3 s = 100 h" in shown
@@ -83,7 +54,7 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(tmp_path: Path) -> None:
 
 def test_weights_of_the_command_line_override_those_of_the_file(tmp_path: Path) -> None:
     words = ("run", str(VOC), "--dry-run", "--step-seconds", "3", "3", "--weights", "Other.V1")
-    answer = _mgral(*words, HOME=str(tmp_path))
+    answer = mgral(*words, HOME=str(tmp_path))
     assert "weights Other.V1: no file here" in " ".join(answer.stdout.split())
 
 
@@ -99,7 +70,7 @@ def test_weights_of_the_command_line_override_those_of_the_file(tmp_path: Path) 
 def test_options_of_run_that_do_not_fit_are_a_usage_error(
     tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    assert _mgral("run", *words, HOME=str(tmp_path)).returncode == 2
+    assert mgral("run", *words, HOME=str(tmp_path)).returncode == 2
 
 
 def test_a_cycle_is_started_with_weights_by_their_absolute_path(
@@ -112,7 +83,7 @@ def test_a_cycle_is_started_with_weights_by_their_absolute_path(
             sent.append(spec)
             return {"id": "cyc_1"}
 
-    monkeypatch.setattr(cli, "_client", Service)
+    monkeypatch.setattr(cli, "gateway", Service)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w.pth").touch()
     (tmp_path / "spec.json").write_text('{"detector": {"name": "ssd300", "weights": "old"}}')

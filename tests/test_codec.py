@@ -8,16 +8,8 @@ import pytest
 
 from mgral_service import codec
 from mgral_service.domain.errors import InvalidInput, Unreadable
-from mgral_service.domain.records import (
-    CycleRecord,
-    CycleReport,
-    Event,
-    PhaseTime,
-    Problem,
-    RewardPoint,
-    Selection,
-    Status,
-)
+from mgral_service.domain.evidence import CycleReport, PhaseTime, RewardPoint
+from mgral_service.domain.records import CycleRecord, Event, Problem, Selection, Status
 from mgral_service.domain.specs import AgentSpec, CycleSpec, DatasetSpec
 from tests.fakes import cycle_record, dataset_record, lookup_record
 

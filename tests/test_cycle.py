@@ -1,7 +1,7 @@
 import numpy as np
 
 from mgral_service.cycle import selection_of
-from mgral_service.domain.records import Choice
+from mgral_service.domain.evidence import Choice
 from mgral_service.domain.specs import CycleSpec
 from tests.doubles import CLASSES, ids, observation
 

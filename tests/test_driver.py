@@ -9,11 +9,11 @@ import pytest
 from mgral_service import codec, cycle, driver
 from mgral_service.domain.boxes import Annotations
 from mgral_service.domain.errors import IllegalTransition, LeaseHeld
+from mgral_service.domain.evidence import CycleReport
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import NOTHING, Report
 from mgral_service.domain.records import (
     CycleRecord,
-    CycleReport,
     DatasetRecord,
     ImageRecord,
     IngestReport,

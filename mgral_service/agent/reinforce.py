@@ -16,8 +16,9 @@ from mgral_service.agent.sampling import draw_batches, first_pick_entropy, log_p
 from mgral_service.agent.streaming import walk_chunks
 from mgral_service.domain.advantage import advantages
 from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.evidence import RewardPoint
 from mgral_service.domain.ports import Report
-from mgral_service.domain.records import Progress, RewardPoint, Status
+from mgral_service.domain.records import Progress, Status
 from mgral_service.domain.specs import AgentSpec
 
 Reward = Callable[[Sequence[IntArray]], tuple[FloatArray, FloatArray]]

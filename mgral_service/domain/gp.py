@@ -13,10 +13,10 @@ from scipy.linalg import null_space
 from scipy.spatial.distance import cdist
 
 from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.evidence import Reliability
 from mgral_service.domain.feature_model import FeatureModel
 from mgral_service.domain.frame import Frame
 from mgral_service.domain.lookup import LookupTable
-from mgral_service.domain.records import Reliability
 from mgral_service.domain.reliability import table_reliability
 
 _BENDS = (0.0, 0.25, 0.5, 0.75)  # share of the RBF in the kernel

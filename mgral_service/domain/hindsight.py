@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mgral_service.domain.arrays import FloatArray
+from mgral_service.domain.evidence import Reliability
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
-from mgral_service.domain.records import Reliability
 from mgral_service.domain.reliability import rank_reliability
 from mgral_service.domain.specs import CycleSpec, TableSpec
 

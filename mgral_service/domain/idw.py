@@ -13,8 +13,8 @@ import numpy as np
 
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.evidence import Reliability
 from mgral_service.domain.lookup import LookupTable, query_cutoff, record_weights, table_cutoff
-from mgral_service.domain.records import Reliability
 from mgral_service.domain.reliability import table_reliability
 from mgral_service.domain.transport import (
     LEVELS,

@@ -14,10 +14,10 @@ import numpy as np
 
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.boxes import Annotations, Detections, PoolObservation
+from mgral_service.domain.evidence import Choice, Reliability, TablePoint
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.records import (
-    Choice,
     CycleRecord,
     DatasetRecord,
     DesignedBatch,
@@ -26,10 +26,8 @@ from mgral_service.domain.records import (
     Progress,
     ProxyResult,
     ProxySpec,
-    Reliability,
     Selection,
     Source,
-    TablePoint,
 )
 from mgral_service.domain.specs import CycleSpec
 

@@ -10,8 +10,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from mgral_service.domain.arrays import FloatArray
+from mgral_service.domain.evidence import Reliability
 from mgral_service.domain.lookup import LookupTable
-from mgral_service.domain.records import Reliability
 
 _RESAMPLES = 1000
 

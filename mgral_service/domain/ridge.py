@@ -12,10 +12,10 @@ from itertools import product
 import numpy as np
 
 from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.evidence import Reliability
 from mgral_service.domain.feature_model import FeatureModel
 from mgral_service.domain.frame import Frame
 from mgral_service.domain.lookup import LookupTable
-from mgral_service.domain.records import Reliability
 from mgral_service.domain.reliability import table_reliability
 
 _PENALTIES = np.logspace(-3, 3, 25)  # a record

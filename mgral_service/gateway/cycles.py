@@ -9,7 +9,8 @@ from fastapi import APIRouter, Depends, Header, Response
 
 from mgral_service import codec
 from mgral_service.domain.errors import Conflict, CycleNotReady, InvalidInput, LeaseHeld, NotFound
-from mgral_service.domain.records import CycleRecord, CycleReport, Progress, Status
+from mgral_service.domain.evidence import CycleReport
+from mgral_service.domain.records import CycleRecord, Progress, Status
 from mgral_service.domain.specs import BEST_CLASSICAL, JOINED, CycleSpec
 from mgral_service.gateway.datasets import answered_ids
 from mgral_service.gateway.documents import body_of, problems_of

@@ -8,7 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from mgral_service.domain.records import Evidence, Selection
+from mgral_service.domain.evidence import Evidence
+from mgral_service.domain.records import Selection
 
 COLUMNS, TILE, MARGIN, CAPTION = 6, 220, 8, 30  # of the contact sheet, in pixels
 MOST_TILES = 60

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mgral_service.domain.records import CycleReport, Selection
+from mgral_service.domain.evidence import CycleReport
+from mgral_service.domain.records import Selection
 from mgral_service.report import figures
 
 

@@ -20,13 +20,7 @@ from mgral_service.domain.errors import (
     StaleLease,
     Unreadable,
 )
-from mgral_service.domain.records import (
-    CycleRecord,
-    DatasetRecord,
-    Event,
-    LookupRecord,
-    Status,
-)
+from mgral_service.domain.records import CycleRecord, DatasetRecord, Event, LookupRecord, Status
 from mgral_service.store import Stores, scripts
 from mgral_service.store.forms import annotations_from_json, annotations_to_json, event_order
 from mgral_service.store.link import Link

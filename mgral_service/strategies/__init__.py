@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from mgral_service.domain.boxes import PoolObservation
+from mgral_service.domain.evidence import Choice
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import QueryStrategy
-from mgral_service.domain.records import Choice
 from mgral_service.domain.specs import CycleSpec
 from mgral_service.strategies import class_balance, coreset, entropy, entropy_coreset, uniform
 from mgral_service.strategies.classical import Classical, Pick

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mgral_service.domain.evidence import Candidate, Evidence, Trial
 from mgral_service.domain.hindsight import LEAST_LABELLED
-from mgral_service.domain.records import Candidate, Evidence, Trial
 from mgral_service.domain.specs import BEST_CLASSICAL, JOINED, LEAST_SCORING, CycleSpec
 from mgral_service.strategies.reasons import spoken
 from mgral_service.strategies.trials import DEFAULT, outdone, together

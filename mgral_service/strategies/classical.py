@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mgral_service.domain.evidence import Choice
 from mgral_service.domain.ports import Query, Report
-from mgral_service.domain.records import Choice
 from mgral_service.strategies.reasons import explain
 from mgral_service.strategies.view import PoolView, Ranking
 

@@ -20,12 +20,7 @@ from mgral_service.agent.reinforce import Between, TrainedAgent, train_agent
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.errors import InvalidInput
-from mgral_service.domain.feature_model import FeatureModel
-from mgral_service.domain.hindsight import weigh
-from mgral_service.domain.lookup import LookupTable
-from mgral_service.domain.pool import PoolSplit
-from mgral_service.domain.ports import OnlineTable, Query, Report, ValueModel
-from mgral_service.domain.records import (
+from mgral_service.domain.evidence import (
     Candidate,
     Choice,
     Evidence,
@@ -33,6 +28,11 @@ from mgral_service.domain.records import (
     TablePoint,
     Trial,
 )
+from mgral_service.domain.feature_model import FeatureModel
+from mgral_service.domain.hindsight import weigh
+from mgral_service.domain.lookup import LookupTable
+from mgral_service.domain.pool import PoolSplit
+from mgral_service.domain.ports import OnlineTable, Query, Report, ValueModel
 from mgral_service.domain.reliability import beyond_mean
 from mgral_service.domain.specs import BEST_CLASSICAL, JOINED, CycleSpec, TableSpec
 from mgral_service.domain.value import VALUE_MODELS

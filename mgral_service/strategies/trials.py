@@ -12,9 +12,10 @@ from contextlib import suppress
 from math import hypot
 
 from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.evidence import TablePoint, Trial
 from mgral_service.domain.feature_model import FeatureModel
 from mgral_service.domain.ports import Site, ValueModel
-from mgral_service.domain.records import DesignedBatch, TablePoint, Trial
+from mgral_service.domain.records import DesignedBatch
 from mgral_service.strategies.view import PoolView
 
 LEARNED = ("ridge", "gp")  # value models whose own batches compete

@@ -21,8 +21,8 @@ from benchmarks.compare import (
 )
 from benchmarks.curves import Point
 from benchmarks.runs import Job, again, step
+from mgral_service.domain.evidence import TablePoint
 from mgral_service.domain.ports import Weights
-from mgral_service.domain.records import TablePoint
 from mgral_service.domain.specs import AgentSpec, CycleSpec, DetectorSpec, TableSpec
 
 TINY = World("digits", 6, 4, 2, 2)

@@ -9,9 +9,10 @@ import pytest
 
 from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.evidence import Choice
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import Query
-from mgral_service.domain.records import Choice, Progress
+from mgral_service.domain.records import Progress
 from mgral_service.domain.specs import AgentSpec, CycleSpec, TableSpec
 from mgral_service.domain.transport import standardise
 from mgral_service.strategies import CLASSICAL, STRATEGIES, rerank

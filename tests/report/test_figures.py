@@ -4,16 +4,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mgral_service.domain.records import (
-    Candidate,
-    Evidence,
-    PredictedBox,
-    Reliability,
-    RewardPoint,
-    SelectedImage,
-    Selection,
-    TablePoint,
-)
+from mgral_service.domain.evidence import Candidate, Evidence, Reliability, RewardPoint, TablePoint
+from mgral_service.domain.records import PredictedBox, SelectedImage, Selection
 from mgral_service.report import figures
 
 EVIDENCE = Evidence(

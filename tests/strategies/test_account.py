@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mgral_service.domain.records import (
+from mgral_service.domain.evidence import (
     Candidate,
     Evidence,
     Reliability,

@@ -10,8 +10,8 @@ from scipy.stats import spearmanr
 
 from mgral_service.domain.arrays import IntArray
 from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.evidence import Choice, TablePoint
 from mgral_service.domain.ports import Query
-from mgral_service.domain.records import Choice, TablePoint
 from mgral_service.domain.specs import AgentSpec, CycleSpec, TableSpec
 from mgral_service.domain.transport import standardise
 from mgral_service.strategies import CLASSICAL, STRATEGIES, rerank

@@ -1,6 +1,7 @@
 import pytest
 
-from mgral_service.domain.records import Source, TablePoint, Trial
+from mgral_service.domain.evidence import TablePoint, Trial
+from mgral_service.domain.records import Source
 from mgral_service.strategies import CLASSICAL
 from mgral_service.strategies.trials import (
     DEFAULT,
