@@ -18,188 +18,41 @@ when the code of its design has changed. The table and the figure lie beside the
 from __future__ import annotations
 
 import argparse
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.harness import HERE, Figures, Options, kept_lines, main
-from benchmarks.proxy_fidelity import short
+from benchmarks.fidelity_site import BUDGET, LABELLED, QUICK, WORLDS, Scale, Site, Source
+from benchmarks.harness import HERE, Figures, Options, main
 from benchmarks.proxy_throughput import cluster
 from benchmarks.ranking import Agreement, between, spreads, within
-from benchmarks.trainings import World, one_thread, world
-from mgral_service import codec
-from mgral_service.detectors.local import LocalProxyTrainer, TaskDetector
-from mgral_service.domain import design, transport
+from benchmarks.trainings import one_thread
+from mgral_service.domain import design
 from mgral_service.domain.arrays import FloatArray, IntArray
-from mgral_service.domain.boxes import Detections, PoolObservation
+from mgral_service.domain.boxes import PoolObservation
 from mgral_service.domain.hindsight import weigh
 from mgral_service.domain.lookup import LookupTable
-from mgral_service.domain.pool import PoolSplit
-from mgral_service.domain.ports import ProxyTrainer, Query, QueryStrategy, ValueModel, Weights
+from mgral_service.domain.ports import Query, ValueModel
 from mgral_service.domain.records import DesignedBatch, LookupRecord, Progress, ProxySpec
-from mgral_service.domain.specs import CycleSpec, DetectorSpec, TableSpec
+from mgral_service.domain.specs import CycleSpec
 from mgral_service.domain.value import VALUE_MODELS
-from mgral_service.metrics import METRICS
-from mgral_service.strategies import STRATEGIES
-from mgral_service.table import Filling, out_of_fold
+from mgral_service.table import Filling
 
-WORLDS = {"vehicles": "vehicles_openimages", "digits": "digits"}
-Source = Literal["scoring", "labelled", "semi_supervised"]
 DESIGNS: tuple[Literal["uniform", "tilted"], ...] = ("uniform", "tilted")
 SOURCES: tuple[Source, ...] = ("scoring", "labelled", "semi_supervised")
 STYLES = {"scoring": "-", "labelled": "--", "semi_supervised": ":"}
 Model = Literal["idw", "ridge", "gp"]
 MODELS: tuple[Model, ...] = ("idw", "ridge", "gp")
-LABELLED, BUDGET = 120, 40
-HELD_OUT, MEASURED = 24, 2  # batches of each design; times each
+MEASURED = 2  # times each held-out batch
 FIRST_SEED = 7  # of the truth
 OUT = HERE.parent / "out" / "benchmarks" / "reward_fidelity"
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """records: of a table; held_out: batches of each design; steps: of a proxy, which
-    trains `repeats` times.
-    """
-
-    records: tuple[int, ...] = (16, 32, 64)
-    held_out: int = HELD_OUT
-    steps: int = 150
-    repeats: int = 4
-    detector: DetectorSpec = DetectorSpec()  # noqa: RUF009 frozen
-
-
-QUICK = Scale((4, 8), 3, 2, 1, DetectorSpec(steps=2))
-
-
-class KeptLedger:
-    """table.Ledger in a file of JSON lines, without the sketches, which follow from the batches."""
-
-    def __init__(self, file: Path, sketch: Callable[[Sequence[str]], tuple[float, ...]]) -> None:
-        self._file = file
-        file.parent.mkdir(parents=True, exist_ok=True)
-        kept = (codec.build(LookupRecord, line) for line in kept_lines(file))
-        self._records = {one.index: replace(one, sketch=sketch(one.batch)) for one in kept}
-
-    def progress(self, progress: Progress) -> None:
-        print(f"\r{self._file.stem}: {progress.done} of {progress.total} ", end="", flush=True)
-
-    def records(self) -> tuple[LookupRecord, ...]:
-        return tuple(self._records[index] for index in sorted(self._records))
-
-    def keep_record(self, record: LookupRecord) -> None:
-        self._records[record.index] = record
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(codec.encode(replace(record, sketch=())) + "\n")
-
-
-class Site:
-    """One world: its images, what a detector of the labelled ones saw, and the proxies' trainer."""
-
-    def __init__(self, name: str, scale: Scale, device: str, kept: Path = OUT) -> None:
-        self.name, self.scale, self.device, self._kept = name, scale, device, kept
-        self.world: World = world(WORLDS[name], scale.detector, LABELLED, device)
-        data = self.world.data
-        every = {*data.labelled, *data.scoring}
-        paid = {*self.world.labelled, *self.world.scoring}
-        self.pool = tuple(sorted(every - paid))
-        self._detector = TaskDetector(
-            scale.detector, data.classes, self.world.images, METRICS["ap50"](), 0, device
-        )
-        self._weights: dict[tuple[str, ...], Weights] = {}
-        self.weights(self.world.labelled)
-        self.seen: PoolObservation = self._detector.observe(
-            [*self.world.labelled, *self.pool, *self.world.scoring], lambda progress: None
-        )
-        self._unlearnt: PoolObservation | None = None
-        self._points = transport.standardise(self.seen.embeddings)
-        self._place = {name: at for at, name in enumerate(self.seen.ids)}
-        whole = TableSpec(
-            steps=scale.steps, objective="csd", views=4, online=0, repeats=scale.repeats
-        )
-        self.table = short(whole)
-        self._folder = TemporaryDirectory()
-        self.proxies = self._trainer()
-
-    def _trainer(self) -> ProxyTrainer:
-        build = partial(local, self.scale.detector, self.table, self.world, self.device)
-        if find_spec("ray") is None or self.device != "cpu":
-            return build()
-        from mgral_service.cluster.proxies import RayProxyTrainer
-
-        return RayProxyTrainer(build, 2, 1.0, 0.0, 0, Path(self._folder.name))
-
-    def strategy(self, name: str) -> QueryStrategy:
-        return STRATEGIES[name]()
-
-    def weights(self, base: Sequence[str]) -> Weights:
-        """Fitted once for each base."""
-        key = tuple(sorted(base))
-        if key not in self._weights:
-            truth = self.world.data.annotations.subset(key)
-            self._detector.fit(truth, lambda progress: None)
-            self._weights[key] = self._detector.state()
-        return self._weights[key]
-
-    def detections(self, base: Sequence[str], ids: Sequence[str]) -> Detections:
-        key = tuple(sorted(base))
-        self._weights.pop(key, None)
-        self.weights(key)
-        return self._detector.observe(ids, lambda progress: None).detections
-
-    def seen_for(self, source: Source) -> PoolObservation:
-        """What a cycle with a table of that source looks at."""
-        if source == "labelled" and self._unlearnt is None:
-            spec = CycleSpec(self.name, BUDGET, table=self.table_from(source))
-            self._unlearnt = out_of_fold(spec, self.split, self.seen, self)
-        return self._unlearnt if source == "labelled" and self._unlearnt else self.seen
-
-    def table_from(self, source: Source) -> TableSpec:
-        if source == "semi_supervised":
-            return replace(self.table, source=source)
-        return replace(self.table, source="hindsight", reservoir=source)
-
-    def places(self, batch: Sequence[str]) -> IntArray:
-        return np.array([self._place[name] for name in batch], dtype=np.int64)
-
-    def sketch(self, batch: Sequence[str]) -> tuple[float, ...]:
-        return tuple(transport.batch_sketch(self._points, self.places(batch)).tolist())
-
-    @property
-    def split(self) -> PoolSplit:
-        return PoolSplit(dict.fromkeys(self.world.labelled, 0), self.pool, self.world.scoring)
-
-    def ledger(self, what: str) -> KeptLedger:
-        told = f"{self.scale}|{self.table}|{self.name}|{self.device}"
-        digest = hashlib.sha256(told.encode()).hexdigest()[:8]
-        return KeptLedger(self._kept / f"{self.name}-{what}-{digest}.jsonl", self.sketch)
-
-
-def local(detector: DetectorSpec, table: TableSpec, place: World, device: str) -> ProxyTrainer:
-    import torch
-
-    torch.set_num_threads(1)
-    data = place.data
-    return LocalProxyTrainer(
-        detector,
-        table,
-        data.classes,
-        place.images,
-        data.annotations,
-        place.scoring,
-        METRICS["ap50"](),
-        device,
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,7 +224,7 @@ class LookupRecord:
     rotation: int = 0
 
 
-# --- selections and their answers ------------------------------------------------------------------
+# --- selections and their answers -----------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

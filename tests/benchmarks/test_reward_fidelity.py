@@ -1,4 +1,3 @@
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -6,11 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.fidelity_site import QUICK, KeptLedger
 from benchmarks.reward_fidelity import (
     MEASURED,
-    QUICK,
     Asked,
-    KeptLedger,
     ceiling,
     held_out,
     tabled,
@@ -42,19 +40,6 @@ def test_a_thinned_table_keeps_records_from_end_to_end() -> None:
     assert few.indices.tolist() == [0, 4, 7]
     assert [batch.tolist() for batch in few.batches] == [[0], [4], [7]]
     assert few.scores == pytest.approx([0.0, 0.4, 0.7])
-
-
-def test_records_are_kept_without_the_sketches_that_follow_from_them(tmp_path: Path) -> None:
-    def sketch(batch: Sequence[str]) -> tuple[float, ...]:
-        return (float(len(batch)),)
-
-    record = LookupRecord("c", 3, ("a", "b"), (2.0,), 0.1, 0, 1.0, "tilted")
-    file = tmp_path / "kept" / "table.jsonl"
-    KeptLedger(file, sketch).keep_record(record)
-    assert "2.0" not in file.read_text()
-    with file.open("a") as torn:
-        torn.write('{"cycle": "c", "in')
-    assert KeptLedger(file, sketch).records() == (record,)
 
 
 def test_kept_scores_go_with_the_batches_they_are_of(tmp_path: Path) -> None:
