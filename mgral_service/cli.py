@@ -38,8 +38,6 @@ app.add_typer(cycles, name="cycle")
 app.add_typer(cli_data.app, name="data")
 
 EXIT = {NotFound: 3, Conflict: 4, Refused: 5, InvalidInput: 6, Unavailable: 75}
-
-
 Weights = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="Initial weights: a file, or a name torchvision knows."),
