@@ -65,6 +65,8 @@ def drive(
     if not record.status.driven:
         return record
     with _leased(name, ports, owner, tell) as journal:
+        if not journal.record.status.driven:  # another driver's work, while this one waited
+            return journal.record
         try:
             _work(journal, ports)
         except (Conflict, Unavailable):

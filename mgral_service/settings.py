@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     url: str = "http://127.0.0.1:8000"
-    token: SecretStr | None = None
+    token: SecretStr | None = Field(default=None, min_length=1)
     device: Literal["cpu", "cuda", "auto"] = "auto"
     data_root: Path | None = None
     driver_gpus: float = Field(default=0.0, ge=0)

@@ -4,7 +4,6 @@ torch and a GPU machine no FastAPI.
 
 from __future__ import annotations
 
-import logging
 import secrets
 import threading
 import time
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mgral_service import codec
 from mgral_service.domain.boxes import Annotations
-from mgral_service.domain.errors import CycleNotReady, InvalidInput, MgralError, NotFound
+from mgral_service.domain.errors import CycleNotReady, InvalidInput, NotFound
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import ProxyTrainer, QueryStrategy, Report
 from mgral_service.domain.records import CycleRecord, DatasetRecord, Selection
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 DRIVER_PATIENCE_S = 30.0  # a driver outlives a restart of the store
 GATEWAY_PATIENCE_S = 2.0
-SUPERVISE_S = 10.0
 
 
 def new_cycle_id() -> str:
@@ -84,8 +82,9 @@ def _require_below(settings: Settings, where: str, path: Path) -> None:
 
 def require_weights_below(settings: Settings, detector: DetectorSpec) -> None:
     """InvalidInput for a file of weights elsewhere; a name is none."""
-    if detector.weights is not None and Path(detector.weights).exists():
-        _require_below(settings, "detector.weights", Path(detector.weights))
+    file = Path(detector.weights or "").expanduser()
+    if detector.weights is not None and file.exists():
+        _require_below(settings, "detector.weights", file)
 
 
 # --- the driver ---------------------------------------------------------------------------------
@@ -297,19 +296,10 @@ def gateway_app() -> Any:
     """
     from mgral_service.cluster.serving import ServeRanker
     from mgral_service.gateway.app import create_app
-    from mgral_service.gateway.supervision import relaunch_orphans
+    from mgral_service.gateway.supervision import supervise
 
     ports = gateway_ports(ServeRanker())
-
-    def supervise() -> None:
-        while True:
-            time.sleep(SUPERVISE_S)
-            try:
-                relaunch_orphans(ports)
-            except MgralError:
-                logging.getLogger(__name__).exception("looking for orphaned cycles failed")
-
-    threading.Thread(target=supervise, daemon=True).start()
+    threading.Thread(target=supervise, args=(ports, threading.Event()), daemon=True).start()
     return create_app(ports)
 
 

@@ -298,6 +298,22 @@ def test_a_second_driver_is_refused_while_the_first_lives(
         rig.drive()
 
 
+@pytest.mark.parametrize("rest", [Status.SELECTED, Status.SUCCEEDED])
+def test_a_second_driver_that_waited_leaves_what_the_first_made(rig: Rig, rest: Status) -> None:
+    """The first comes to rest between the second's first look and its lease."""
+    cycles, acquire = rig.stores.cycles, rig.stores.cycles.acquire
+
+    def late(cycle: str, owner: str, ttl_s: float) -> int:
+        cycles.put(replace(cycles.get(cycle), status=rest), None)
+        return acquire(cycle, owner, ttl_s)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cycles, "acquire", late)
+        assert rig.drive().status is rest
+    assert cycles.get(NAME).problem is None
+    assert cycles.holder(NAME) is None
+
+
 def test_labels_of_another_cycle_do_not_move_a_restarted_one(rig: Rig) -> None:
     rig.proxies = FakeProxies(dies_after=2)
     with pytest.raises(KeyboardInterrupt):

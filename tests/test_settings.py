@@ -21,6 +21,12 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         from_environment()
 
 
+def test_an_empty_token_is_none_to_trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MGRAL_TOKEN", "")
+    with pytest.raises(InvalidInput, match="MGRAL_TOKEN"):
+        from_environment()
+
+
 def test_secrets_are_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MGRAL_TOKEN", "canary")
     assert "canary" not in repr(from_environment())

@@ -32,6 +32,10 @@ def test_a_weights_file_must_lie_below_the_data_root_as_well(tmp_path: Path) -> 
     settings = Settings(home=tmp_path, data_root=tmp_path / "data")
     with pytest.raises(InvalidInput, match=r"detector\.weights"):
         wiring.require_weights_below(settings, detector)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path))
+        with pytest.raises(InvalidInput, match=r"detector\.weights"):
+            wiring.require_weights_below(settings, replace(detector, weights="~/elsewhere.pth"))
     wiring.require_weights_below(settings, replace(detector, weights="VGG16_Weights.IMAGENET1K_V1"))
 
 

@@ -6,11 +6,13 @@ import shlex
 import sys
 import time
 
+from ray.exceptions import RayError
 from ray.job_submission import JobSubmissionClient
 
 from mgral_service.domain.errors import Unavailable
 
 WAKING_S = 30.0  # a cluster that just started takes jobs a moment after it answers
+FAULTS = (RuntimeError, OSError, RayError)  # what a client raises: its own, of HTTP, of the token
 
 
 class RayJobLauncher:
@@ -38,7 +40,7 @@ class RayJobLauncher:
                         metadata={"cycle": cycle, "attempt": str(attempt)},
                     )
                 )
-            except RuntimeError as error:
+            except FAULTS as error:
                 if "already exists" in str(error):  # the same attempt twice is one job
                     return job
                 if "No available agent" not in str(error) or time.monotonic() > deadline:
@@ -48,14 +50,14 @@ class RayJobLauncher:
     def cancel(self, job: str) -> None:
         try:
             self._client().stop_job(job)
-        except RuntimeError as error:
+        except FAULTS as error:
             if "does not exist" not in str(error):
                 raise _unavailable(error) from error
 
     def alive(self, job: str) -> bool:
         try:
             return not self._client().get_job_status(job).is_terminal()
-        except RuntimeError as error:
+        except FAULTS as error:
             if "does not exist" in str(error):
                 return False
             raise _unavailable(error) from error
@@ -67,9 +69,10 @@ class RayJobLauncher:
     def _client(self) -> JobSubmissionClient:
         try:
             return JobSubmissionClient(self._address)
-        except (ConnectionError, RuntimeError) as error:
+        except FAULTS as error:
             raise _unavailable(error) from error
 
 
 def _unavailable(error: Exception) -> Unavailable:
-    return Unavailable("the cluster's Jobs API", str(error).splitlines()[0])
+    words = str(error) or type(error).__name__
+    return Unavailable("the cluster's Jobs API", words.splitlines()[0])

@@ -95,13 +95,17 @@ def _add_commands(router: APIRouter, ports: GatewayPorts) -> None:
 
     @router.post("/cycles/{id}/resume", status_code=202, responses=problems_of(404, 409, 503))
     def resume_cycle(id: str) -> CycleOut:
-        """Give a cycle whose driver died a new one. 409 where one is at work or none is wanted."""
+        """Give a cycle whose driver died a new one. 409 where one is at work or on its way, or none
+        is wanted.
+        """
         record = cycles.get(id)
         if not record.status.driven:
             raise Conflict(f"cycle {id!r} is {record.status}: there is nothing to drive")
         holder = cycles.holder(id)
         if holder is not None:
             raise LeaseHeld(id, holder)
+        if record.job is not None and ports.launcher.alive(record.job):
+            raise Conflict(f"cycle {id!r} has a driver on its way, job {record.job!r}: wait for it")
         return shown(ports, launch_driver(ports, record))
 
     @router.get(

@@ -42,7 +42,7 @@ class GatewayPorts:
     strategies    known names
     clock         seconds since the epoch
     new_id        a cycle's id, never the same twice
-    token         bearer token; None: everybody on this address may do everything
+    token         bearer token; None: everybody on this machine may do everything, and nobody else
     checks        for /readyz, by name, beside the store's own; raise if something is missing
     """
 

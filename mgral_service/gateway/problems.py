@@ -52,6 +52,16 @@ class Forbidden(MgralError):
         return "requests from pages of other sites are refused"
 
 
+class TokenNeeded(MgralError):
+    """Without a token only this machine is answered."""
+
+    def __str__(self) -> str:
+        return (
+            "without a token the service answers its own machine alone, by 127.0.0.1 or localhost: "
+            "start it with MGRAL_TOKEN to reach it from elsewhere"
+        )
+
+
 class BodyTooLarge(MgralError):
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
@@ -98,6 +108,7 @@ STATUS: Mapping[type[MgralError], tuple[int, str]] = {
     BadRequest: (400, "BAD_REQUEST"),
     Unauthorized: (401, "UNAUTHORIZED"),
     Forbidden: (403, "FORBIDDEN"),
+    TokenNeeded: (403, "TOKEN_NEEDED"),
     BodyTooLarge: (413, "BODY_TOO_LARGE"),
     WrongMediaType: (415, "WRONG_MEDIA_TYPE"),
 }

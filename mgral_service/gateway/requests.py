@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Query, Request
 from fastapi.security.utils import get_authorization_scheme_param
@@ -15,6 +15,7 @@ from mgral_service.gateway.problems import (
     BadRequest,
     BodyTooLarge,
     Forbidden,
+    TokenNeeded,
     Unauthorized,
     WrongMediaType,
 )
@@ -24,6 +25,7 @@ ANSWERS_BYTES = 64 << 20
 PAGE = 50
 LARGEST_PAGE = 1000
 KEY_CHARACTERS = 255
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 PageSize = Annotated[int, Query(ge=0, description="0: the default, 50; at most 1000 are given")]
 PageToken = Annotated[
@@ -57,7 +59,9 @@ class JsonBody:
 
 
 class Guard:
-    """A dependency: the bearer token where there is one; no requests from other sites' pages."""
+    """A dependency: the bearer token, or where there is none requests of this machine alone; no
+    requests from other sites' pages.
+    """
 
     def __init__(self, token: str | None) -> None:
         self._token = token
@@ -68,9 +72,19 @@ class Guard:
             same = secrets.compare_digest(given.strip().encode(), self._token.encode())
             if scheme.lower() != "bearer" or not same:
                 raise Unauthorized
+        elif not _local(request):
+            raise TokenNeeded
         origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
             raise Forbidden
+
+
+def _local(request: Request) -> bool:
+    """Whether it comes from this machine and by its name: a page of another site may reach a
+    loopback address, but by a name of its own (DNS rebinding).
+    """
+    named = re.sub(r":\d*$", "", request.headers.get("host", "")).strip("[]")
+    return request.client is not None and {named, request.client.host} <= LOOPBACK
 
 
 def idempotency_key(header: str | None) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from dataclasses import replace
 
 from mgral_service.domain.errors import IllegalTransition, Unavailable
@@ -11,6 +13,7 @@ from mgral_service.gateway.ports import GatewayPorts
 MOST_ATTEMPTS = 5
 GRACE_S = 30.0  # a cycle just made or answered is being launched by the request that did it
 NEWEST = 1000  # cycles that one pass looks at
+SUPERVISE_S = 10.0  # between two looks
 _RACES = 20  # times a driver may move its cycle forward while we write beside it
 
 
@@ -56,6 +59,17 @@ def tell_status(ports: GatewayPorts, cycle: str, status: Status, **more: str) ->
     """The event that a cycle has a status."""
     data = {"status": status.value, "time": ports.clock(), **more}
     ports.stores.events.append(cycle, "cycle.state_changed", data)
+
+
+def supervise(ports: GatewayPorts, stop: threading.Event, every_s: float = SUPERVISE_S) -> None:
+    """Look for orphans until told to stop. A look that fails is logged, whatever it met: the next
+    may succeed.
+    """
+    while not stop.wait(every_s):
+        try:
+            relaunch_orphans(ports)
+        except Exception:
+            logging.getLogger(__name__).exception("looking for orphaned cycles failed")
 
 
 def relaunch_orphans(

@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,25 @@ def test_a_job_that_never_was_is_not_alive(address: str) -> None:
     launcher = RayJobLauncher(address)
     assert not launcher.alive("mgral-nothing-a1")
     launcher.cancel("mgral-nothing-a1")
+
+
+@pytest.mark.parametrize("status", [401, 503])
+def test_a_cluster_that_refuses_is_unavailable(status: int) -> None:
+    """A dashboard that restarts, or a token that is no longer good."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(status)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        launcher = RayJobLauncher(f"http://127.0.0.1:{server.server_port}")
+        for ask in (lambda: launcher.launch("cyc_0", 1), lambda: launcher.alive("x")):
+            with pytest.raises(Unavailable, match="Jobs API"):
+                ask()
+        server.shutdown()
 
 
 def test_a_cluster_that_is_away_is_unavailable() -> None:

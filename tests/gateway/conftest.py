@@ -138,9 +138,15 @@ def launcher(ports: GatewayPorts) -> FakeLauncher:
     return ports.launcher
 
 
+def local(ports: GatewayPorts, **options: Any) -> TestClient:
+    """A client on the gateway's own machine."""
+    options = {"base_url": "http://127.0.0.1", "client": ("127.0.0.1", 50000)} | options
+    return TestClient(create_app(ports), **options)
+
+
 @pytest.fixture
 def http(ports: GatewayPorts) -> Iterator[TestClient]:
-    with TestClient(create_app(ports), raise_server_exceptions=False) as client:
+    with local(ports, raise_server_exceptions=False) as client:
         yield client
 
 

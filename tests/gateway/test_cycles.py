@@ -199,6 +199,10 @@ def test_resuming_needs_a_cycle_that_nobody_drives(
     assert (answer.status_code, answer.json()["code"]) == (409, "LEASE_HELD")
     ports.stores.cycles.release(cycle, lease)
     answer = http.post(f"/cycles/{cycle}/resume")
+    assert (answer.status_code, answer.json()["code"]) == (409, "CONFLICT")
+    assert "on its way" in answer.json()["detail"]
+    launcher.dead.add(f"job-{cycle}-1")
+    answer = http.post(f"/cycles/{cycle}/resume")
     assert (answer.status_code, answer.json()["attempts"]) == (202, 2)
     assert launcher.launched[-1] == (cycle, 2)
     reach(ports, cycle, Status.SELECTED)

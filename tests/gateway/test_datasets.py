@@ -5,10 +5,10 @@ from starlette.testclient import TestClient
 from mgral_service.domain.errors import DatasetRefused
 from mgral_service.domain.records import DatasetRecord
 from mgral_service.domain.specs import DatasetSpec
-from mgral_service.gateway.app import GatewayPorts, create_app
+from mgral_service.gateway.app import GatewayPorts
 from mgral_service.store.memory import memory_stores
 from tests.fakes import boxes_in
-from tests.gateway.conftest import ports_over
+from tests.gateway.conftest import local, ports_over
 
 SPEC = {"name": "cars", "root": "/data"}
 
@@ -35,7 +35,7 @@ def test_a_dataset_that_cannot_be_used_says_why() -> None:
     def refuse(spec: DatasetSpec) -> DatasetRecord:
         raise DatasetRefused("train.json: annotations[3].bbox", "is not four numbers")
 
-    with TestClient(create_app(ports_over(memory_stores(), ingest=refuse))) as http:
+    with local(ports_over(memory_stores(), ingest=refuse)) as http:
         answer = http.post("/datasets", json=SPEC)
         assert (answer.status_code, answer.json()["code"]) == (422, "DATASET_REFUSED")
         assert "annotations[3].bbox: is not four numbers" in answer.json()["detail"]

@@ -13,11 +13,11 @@ from starlette.testclient import TestClient
 from mgral_service.domain import errors
 from mgral_service.domain.errors import MgralError, Unavailable, Unreadable
 from mgral_service.domain.records import CycleRecord
-from mgral_service.gateway.app import GatewayPorts, create_app
+from mgral_service.gateway.app import GatewayPorts
 from mgral_service.gateway.problems import STATUS
 from mgral_service.gateway.requests import ANSWERS_BYTES, SPEC_BYTES
 from mgral_service.store.memory import memory_stores
-from tests.gateway.conftest import ports_over, served
+from tests.gateway.conftest import local, ports_over, served
 
 JSON = {"Content-Type": "application/json"}
 
@@ -124,8 +124,8 @@ def test_a_defect_tells_nothing_of_the_inside() -> None:
     def broken(spec: Any) -> Any:
         raise RuntimeError("secret /inner/path")
 
-    app = create_app(ports_over(memory_stores(), ingest=broken))
-    with TestClient(app, raise_server_exceptions=False) as http:
+    ports = ports_over(memory_stores(), ingest=broken)
+    with local(ports, raise_server_exceptions=False) as http:
         answer = http.post("/datasets", json={"name": "cars", "root": "/data"})
     assert "secret" not in str(check(answer, 500, "INTERNAL"))
 
@@ -137,7 +137,7 @@ def test_what_cannot_be_read_is_no_fault_of_the_request(monkeypatch: pytest.Monk
         raise Unreadable("cycle", cycle, "table.rotations: must lie between 2 and 6")
 
     monkeypatch.setattr(stores.cycles, "get", get)
-    with TestClient(create_app(ports_over(stores))) as http:
+    with local(ports_over(stores)) as http:
         body = check(http.get("/cycles/cyc_1"), 500, "UNREADABLE")
     assert "another version" in body["detail"]
 
@@ -156,7 +156,7 @@ def test_every_error_of_the_domain_has_a_status() -> None:
 class TestToken:
     @pytest.fixture
     def http(self) -> Iterator[TestClient]:
-        with TestClient(create_app(ports_over(memory_stores(), token="secret"))) as client:
+        with local(ports_over(memory_stores(), token="secret")) as client:
             yield client
 
     def test_every_route_but_health_and_documents_wants_it(self, http: TestClient) -> None:
@@ -183,21 +183,60 @@ class TestToken:
         assert http.get("/cycles", headers={"Authorization": "bearer secret"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("client", "host"),
+    [
+        ("127.0.0.1", "127.0.0.1:8000"),
+        ("127.0.0.1", "localhost"),
+        ("::1", "[::1]:8000"),
+    ],
+)
+def test_without_a_token_this_machine_is_answered(
+    ports: GatewayPorts, client: str, host: str
+) -> None:
+    with local(ports, client=(client, 1)) as http:
+        assert http.get("/cycles", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("client", "host"),
+    [
+        ("10.0.0.7", "127.0.0.1"),
+        ("10.0.0.7", "mgral.example.org"),
+        ("127.0.0.1", "evil.example:8000"),  # a page of evil.example that resolves to us
+        ("127.0.0.1", "127.0.0.1.evil.example"),
+        ("127.0.0.1", ""),
+        ("127.0.0.1", "["),
+    ],
+)
+def test_without_a_token_no_other_machine_or_name_is(
+    ports: GatewayPorts, client: str, host: str
+) -> None:
+    with local(ports, client=(client, 1)) as http:
+        origin = {"Origin": f"http://{host}"}
+        check(http.get("/cycles", headers={"Host": host, **origin}), 403, "TOKEN_NEEDED")
+        assert http.get("/livez", headers={"Host": host}).status_code == 200
+    with local(replace(ports, token="t"), client=(client, 1)) as http:
+        bearer = {"Authorization": "Bearer t", "Host": host}
+        assert http.get("/cycles", headers=bearer).status_code == 200
+
+
 def test_pages_of_other_sites_are_refused(http: TestClient) -> None:
-    check(http.get("/cycles", headers={"Origin": "https://evil.example"}), 403, "FORBIDDEN")
-    assert http.get("/cycles", headers={"Origin": "http://testserver"}).status_code == 200
+    for origin in ("https://evil.example", "http://127.0.0.1.evil.example", "null", "http://["):
+        check(http.get("/cycles", headers={"Origin": origin}), 403, "FORBIDDEN")
+    assert http.get("/cycles", headers={"Origin": "http://127.0.0.1"}).status_code == 200
 
 
 def test_readiness_names_what_fails(ports: GatewayPorts) -> None:
     def fails() -> None:
         raise Unavailable("cluster", "secret reason")
 
-    with TestClient(create_app(replace(ports, checks={"cluster": fails}))) as http:
+    with local(replace(ports, checks={"cluster": fails})) as http:
         body = check(http.get("/readyz"), 503, "UNAVAILABLE")
         assert "cluster" in body["detail"]
         assert "secret" not in body["detail"]
         assert http.get("/livez").json() == {"status": "alive"}
-    with TestClient(create_app(ports)) as http:
+    with local(ports) as http:
         assert http.get("/readyz").json() == {"status": "ready"}
 
 

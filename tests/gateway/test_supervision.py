@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -7,8 +8,14 @@ from starlette.testclient import TestClient
 
 from mgral_service.domain.errors import IllegalTransition, Unavailable
 from mgral_service.domain.records import CycleRecord, Status
+from mgral_service.gateway import supervision
 from mgral_service.gateway.app import GatewayPorts
-from mgral_service.gateway.supervision import launch_driver, note, relaunch_orphans
+from mgral_service.gateway.supervision import (
+    launch_driver,
+    note,
+    relaunch_orphans,
+    supervise,
+)
 from mgral_service.store.memory import MemoryCycles, memory_stores
 from tests.fakes import cycle_record
 from tests.gateway.conftest import FakeLauncher, ports_over, reach
@@ -81,6 +88,23 @@ def test_a_cluster_that_is_down_is_told(
     with pytest.raises(Unavailable):
         relaunch_orphans(ports, grace_s=0)
     assert ports.stores.cycles.get(cycle).attempts == 1
+
+
+def test_supervision_outlives_a_look_that_fails(
+    ports: GatewayPorts, cycle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, looks = threading.Event(), 0
+
+    def look(ports: GatewayPorts) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            stop.set()
+        raise OSError("503 of the dashboard")
+
+    monkeypatch.setattr(supervision, "relaunch_orphans", look)
+    supervise(ports, stop, every_s=0.001)
+    assert looks == 3
 
 
 def test_a_note_beside_a_driver_that_moves_on_is_kept() -> None:
