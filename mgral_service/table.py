@@ -19,7 +19,7 @@ import numpy as np
 from mgral_service.domain import design, hindsight, transport
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.boxes import Detections, PoolObservation
-from mgral_service.domain.errors import TooFewRecords
+from mgral_service.domain.errors import TooFewRecords, Unreadable
 from mgral_service.domain.hindsight import Division
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
@@ -56,7 +56,15 @@ class Crew(Protocol):
 
 def divided(spec: CycleSpec, split: PoolSplit) -> tuple[Division, ...]:
     """For hindsight records; none if the table has none."""
-    return hindsight.divisions(spec, split, stream(spec.seed, Purpose.DIVISION))
+    return hindsight.divisions(spec, split, _dividing(spec, split, 0))
+
+
+def _dividing(spec: CycleSpec, split: PoolSplit, what: int) -> np.random.Generator:
+    """A stream that differs from cycle to cycle of an experiment, whose seed is one: what is tried
+    in the same images again would count as something new.
+    """
+    answered = max(split.labelled.values(), default=0)
+    return stream(spec.seed, Purpose.DIVISION, what, answered)
 
 
 def out_of_fold(
@@ -90,10 +98,11 @@ class Filling:
         rotations = divided(spec, query.split)
         self._shares = hindsight.shares(spec.table, bool(rotations))
         room = self._shares.hindsight // 2 if spec.table.design == "tilted" else 0
-        rng = stream(spec.seed, Purpose.DIVISION, 1)
+        rng = _dividing(spec, query.split, 1)
         tryouts = hindsight.tryouts(spec, query.split, room // TRIED, rng)
         self._rotations, self._divisions = rotations, (*rotations, *tryouts)
         self.bases = (labelled, *(one.base for one in self._divisions))
+        self._require_own(ledger.records())
         self._unlearnt = query.observation.out_of_fold
         self._points = transport.standardise(query.observation.embeddings)
         self._position = {name: at for at, name in enumerate(query.observation.ids)}
@@ -101,6 +110,14 @@ class Filling:
         self._submitted: threading.Thread | None = None
         self._broken: BaseException | None = None
         self._next = spec.table.records  # index of the next proposed batch
+
+    def _require_own(self, records: Sequence[LookupRecord]) -> None:
+        """Unreadable for a record that is of no reservoir of ours."""
+        reservoirs = {at: set(one.reservoir) for at, one in enumerate(self._divisions, start=1)}
+        for one in records:
+            if one.rotation and not reservoirs.get(one.rotation, set()).issuperset(one.batch):
+                cause = f"record {one.index} is of other images than this version would take"
+                raise Unreadable("table of cycle", self._cycle, cause)
 
     # --- before the strategy ----------------------------------------------------------------------
 
@@ -166,7 +183,7 @@ class Filling:
                 query.observation,
                 self._places(division.reservoir),
                 self._classical(query),
-                stream(self._seed, Purpose.DESIGN, 0, at),
+                stream(self._seed, Purpose.DESIGN, 3, at),
             )
             found += _of(len(self._rotations) + at + 1, batches)
         return found

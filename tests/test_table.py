@@ -9,7 +9,7 @@ import pytest
 
 from mgral_service.domain.boxes import Detections
 from mgral_service.domain.design import CHEAP
-from mgral_service.domain.errors import TooFewRecords
+from mgral_service.domain.errors import TooFewRecords, Unreadable
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import NOTHING, ProxyTrainer, Query, QueryStrategy, Weights
 from mgral_service.domain.records import (
@@ -204,6 +204,30 @@ def test_half_of_the_table_tries_strategies_in_halves_drawn_anew() -> None:
         for rotation in (3, 4)
     )
     assert not first & second
+
+
+def test_every_cycle_of_one_seed_divides_what_is_known_anew() -> None:
+    def reservoirs(answered: int) -> set[frozenset[str]]:
+        spec, ledger = with_source("hindsight"), Ledger()
+        spec = replace(spec, table=replace(spec.table, records=96))
+        split = PoolSplit(dict.fromkeys(LABELLED, 0) | {POOL[0]: answered}, POOL[1:], SCORING)
+        query = Query(spec, split, observation((*NAMES, *SCORING)), CLASSES)
+        made = Filling("cyc", query, Crew(FakeProxies()), ledger)
+        return {frozenset(one.reservoir) for one in made._divisions}
+
+    assert reservoirs(1) == reservoirs(1)
+    assert not reservoirs(0) & reservoirs(1)
+    assert len(reservoirs(0) | reservoirs(1) | reservoirs(2)) == 3 * 8
+
+
+def test_records_of_other_divisions_are_not_taken_for_ours() -> None:
+    """As a version that divides otherwise would leave them in the middle of a cycle."""
+    ledger = Ledger()
+    filling(ledger, with_source("hindsight")).fill()
+    filling(ledger, with_source("hindsight"))
+    ledger.kept[3] = replace(ledger.kept[3], rotation=3 - ledger.kept[3].rotation)
+    with pytest.raises(Unreadable, match="record 3 is of other images"):
+        filling(ledger, with_source("hindsight"))
 
 
 def test_classical_strategies_are_tried_in_every_rotation() -> None:

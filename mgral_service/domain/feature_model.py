@@ -32,8 +32,10 @@ class FeatureModel(ABC):
         """Fit to two records or more that count; InvalidInput for fewer."""
 
     @abstractmethod
-    def slopes(self, placed: FloatArray) -> FloatArray:
-        """[F] how the estimate grows with each feature, at features [F] in the frame."""
+    def slopes(self, begun: IntArray, size: int) -> FloatArray:
+        """[F] how the estimate grows with each feature in the frame, at a batch of `size` images
+        that so far has those at `begun` (Frame.begun).
+        """
 
     def without(self, rotation: int) -> Self:
         """One that knows no record of a rotation, for batches beside its base. InvalidInput if
@@ -53,18 +55,14 @@ class FeatureModel(ABC):
         there to those before (BatchFeatures.linear_values), what is open being like the pool; ties
         in the order of `pool`. What the batch leaves is one more part.
         """
-        frame = self._frame
         order = np.zeros(0, dtype=np.int64)
         found: list[FloatArray] = []
         left = pool
         filled = min(size, len(pool))
         ends = np.linspace(0, filled, min(_PARTS, filled) + 1).astype(np.int64)
         for count in (*np.diff(ends), len(pool)):
-            placed = np.zeros(len(frame.scale))
-            if len(order):
-                placed = frame.place([order])[0] * len(order) / filled
-            weights = self.slopes(placed) / frame.scale
-            values = self._features.linear_values(weights, frame.size, order)[left]
+            weights = self.slopes(order, filled) / self._frame.scale
+            values = self._features.linear_values(weights, filled, order)[left]
             first = np.argsort(-values, kind="stable")[:count]
             order, left = np.append(order, left[first]), np.delete(left, first)
             found.append(values[first])

@@ -22,8 +22,8 @@ class Frame:
 
     rows     [M, F] of the records; a feature that never varied is 0
     weights  [M] of the records
-    size     images of a batch, on average
-    A proposed batch is told against the pool's records, or without any against a uniform batch.
+    A proposed batch is told against the pool's records, or without any against a uniform batch of
+    its size.
     """
 
     def __init__(self, features: BatchFeatures, table: LookupTable) -> None:
@@ -32,7 +32,6 @@ class Frame:
         if int(np.count_nonzero(self.weights)) < 2:
             raise InvalidInput("table", "fewer than two records count: it needs two or more")
         self._features = features
-        self.size = round(float(np.mean([len(batch) for batch in table.batches])))
         raw = _of_records(features, table)
         centred = raw.copy()
         for group in np.unique(table.groups):
@@ -48,15 +47,29 @@ class Frame:
         self.scale = np.where(varies, spread, np.inf)
         self.rows = centred / self.scale
         own = (table.rotations == 0) & (self.weights > 0)
-        self._reference = (
-            np.average(raw[own], axis=0, weights=self.weights[own])
-            if own.any()
-            else features.typical(self.size)
-        )
+        self._own = np.average(raw[own], axis=0, weights=self.weights[own]) if own.any() else None
+        self._typical: dict[int, FloatArray] = {}
 
     def place(self, batches: Sequence[IntArray]) -> FloatArray:
         """[K, F] of batches of the pool."""
-        return (self._features(batches) - self._reference) / self.scale
+        references = np.stack([self._reference(len(batch)) for batch in batches])
+        return np.asarray((self._features(batches) - references) / self.scale)
+
+    def begun(self, batch: IntArray, size: int) -> FloatArray:
+        """[F] of a batch of `size` images that so far has those at `batch`, what is open being like
+        the pool.
+        """
+        if not len(batch):
+            return np.zeros(len(self.scale))
+        return np.asarray(self.place([batch])[0] * len(batch) / size)
+
+    def _reference(self, size: int) -> FloatArray:
+        """[F] raw, what a batch of the pool of `size` images is told against."""
+        if self._own is not None:
+            return self._own
+        if size not in self._typical:
+            self._typical[size] = self._features.typical(size)
+        return self._typical[size]
 
 
 def _of_records(features: BatchFeatures, table: LookupTable) -> FloatArray:

@@ -148,7 +148,8 @@ class GaussianProcess(FeatureModel):
         known = ((cross @ self._precision) * cross).sum(axis=1)
         return cross @ self._alpha, np.maximum(before - known, 0.0)
 
-    def slopes(self, placed: FloatArray) -> FloatArray:
+    def slopes(self, begun: IntArray, size: int) -> FloatArray:
+        placed = self._frame.begun(begun, size)
         rows, bend, width = self._rows, self._shape.bend, self._shape.length * self._unit
         weights = self._alpha * self._root
         near = np.exp(-0.5 * cdist(placed[None], rows)[0] ** 2 / width**2)

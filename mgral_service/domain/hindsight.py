@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mgral_service.domain.arrays import FloatArray
+from mgral_service.domain.arrays import BoolArray, FloatArray
 from mgral_service.domain.evidence import Reliability
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
@@ -115,16 +115,30 @@ def weigh(
 
     Without hindsight records all others count in full. Beside them a record of the pool counts as
     far as the surrogate has been shown to rank batches as their labels do: by the lower end of the
-    fidelity's interval. Twins only measure that.
+    fidelity's interval. Twins only measure that. A batch that was measured twice counts once, or
+    each record would foretell the other; unless there is no second batch to tell it from.
     """
     hindsight = np.array([source == "hindsight" for source in table.sources])
-    if not hindsight.any():
-        return table, None
-    found = fidelity(table, rng)
-    trust = 0.0 if found is None else max(0.0, found.low)
-    weights = np.where(hindsight, 1.0, np.where(table.rotations == 0, trust, 0.0))
-    weights[table.rotations > rotations] = 0.0
-    return replace(table, weights=weights), found
+    found = None
+    weights = np.ones(len(table))
+    if hindsight.any():
+        found = fidelity(table, rng)
+        trust = 0.0 if found is None else max(0.0, found.low)
+        weights = np.where(hindsight, 1.0, np.where(table.rotations == 0, trust, 0.0))
+        weights[table.rotations > rotations] = 0.0
+    once = np.where(_again(table), 0.0, weights)
+    return replace(table, weights=once if np.count_nonzero(once) > 1 else weights), found
+
+
+def _again(table: LookupTable) -> BoolArray:
+    """[M] records whose batch was measured in the same way before."""
+    seen: set[tuple[str, int, frozenset[int]]] = set()
+    again = np.zeros(len(table), dtype=np.bool_)
+    for at, batch in enumerate(table.batches):
+        key = table.sources[at], int(table.rotations[at]), frozenset(batch.tolist())
+        again[at] = key in seen
+        seen.add(key)
+    return again
 
 
 def fidelity(table: LookupTable, rng: np.random.Generator) -> Reliability | None:

@@ -114,7 +114,7 @@ class Ridge(FeatureModel):
         self._noise = float(np.sqrt(noise))
         self._theta: FloatArray = _weights(scores[None], self._shape, self.penalty)[0]
 
-    def slopes(self, placed: FloatArray) -> FloatArray:
+    def slopes(self, begun: IntArray, size: int) -> FloatArray:
         return self._theta
 
     @property

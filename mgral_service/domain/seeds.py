@@ -21,7 +21,7 @@ class Purpose(IntEnum):
 
 
 def stream(seed: int, purpose: Purpose, *more: int) -> np.random.Generator:
-    """`more` tells several streams of one purpose apart."""
+    """`more` tells several streams of one purpose apart; zeros at its end make no difference."""
     return np.random.default_rng([seed, purpose, *more])
 
 

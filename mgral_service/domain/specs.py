@@ -360,5 +360,11 @@ class ExperimentSpec:
         _require("initial", self.initial >= 2, "must be 2 or more")
         _require("cycles", self.cycles >= 1, "must be 1 or more")
         _require(
+            "dataset.unlabelled",
+            self.dataset.unlabelled is None,
+            "must be left out: nobody could reveal the labels of its images; the pool are those of "
+            "dataset.labelled beyond `initial`",
+        )
+        _require(
             "cycle.dataset", self.cycle.dataset == self.dataset.name, "must equal dataset.name"
         )

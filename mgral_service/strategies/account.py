@@ -91,11 +91,15 @@ def _fidelity(evidence: Evidence) -> str:
     found = evidence.fidelity
     if found is None:
         return ""
-    verdict = (
-        "so batches without labels were taken into account"
-        if found.informed
-        else "so batches without labels were not asked"
-    )
+    without = [one for one in evidence.table if one.source == "semi_supervised"]
+    if any(one.weight > 0 for one in without):
+        verdict = "so batches without labels were taken into account"
+    elif len(without) > found.records:  # more than were measured both ways
+        verdict = "so those of the pool count for nothing"
+    elif found.informed:
+        verdict = "but not by the first records, so other batches without labels were not asked"
+    else:
+        verdict = "so other batches without labels were not asked"
     return (
         f"Measured on {found.records} batches both ways, a proxy that sees a batch without labels "
         f"ranks it as its labels do with Spearman {found.spearman:.2f} (95 % interval "

@@ -34,7 +34,8 @@ from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import OnlineTable, Query, Report, ValueModel
 from mgral_service.domain.reliability import beyond_mean
-from mgral_service.domain.specs import BEST_CLASSICAL, JOINED, CycleSpec, TableSpec
+from mgral_service.domain.seeds import Purpose, stream
+from mgral_service.domain.specs import BEST_CLASSICAL, JOINED, CycleSpec
 from mgral_service.domain.value import VALUE_MODELS
 from mgral_service.strategies.account import tell
 from mgral_service.strategies.classical import Pick, choose
@@ -90,7 +91,7 @@ class Mgral:
         alone = deepcopy(rng)
         view = PoolView(query.split, query.observation.out_of_fold, query.classes, replayed=True)
         seeds = _Seeds.draw(rng)
-        reward = _Reward(view, spec.table, seeds.bootstrap)
+        reward = _Reward(view, spec)
         reward.fit(_table_of(query))
         if query.online is not None and spec.choice == "portfolio":
             reward.try_out(query.online)
@@ -121,7 +122,7 @@ class Mgral:
             candidates,
             agent.history,
             points,
-            reward.model.misses,
+            reward.misses,
             float(overlap),
             (),
             reward.fidelity,
@@ -143,19 +144,21 @@ class _Reward:
     """A value model and the table it was fitted to last, batches as positions in the view.
 
     fidelity  of records without labels (domain/hindsight.py)
+    misses    rewards for which no record was near enough
     """
 
-    def __init__(self, view: PoolView, spec: TableSpec, seed: int) -> None:
-        build = VALUE_MODELS[spec.value_model]
-        self.model = build(view.observation, view.labelled, view.classes, spec)
+    def __init__(self, view: PoolView, spec: CycleSpec) -> None:
+        build = VALUE_MODELS[spec.table.value_model]
+        self.model = build(view.observation, view.labelled, view.classes, spec.table)
         self.table: LookupTable
         self.fidelity: Reliability | None = None
-        self._view, self._rotations, self._seed = view, spec.rotations, seed
+        self.misses = 0
+        self._view, self._rotations, self._seed = view, spec.table.rotations, spec.seed
 
     def fit(self, table: LookupTable) -> None:
         """To a table whose positions are those of the query's observation."""
         moved = self._view.move(table)
-        rng = np.random.default_rng(self._seed)
+        rng = stream(self._seed, Purpose.FIDELITY)
         self.table, self.fidelity = weigh(moved, self._rotations, rng)
         self.model.fit(self.table)
 
@@ -170,7 +173,10 @@ class _Reward:
 
     def __call__(self, batches: Sequence[IntArray]) -> tuple[FloatArray, FloatArray]:
         """Of batches of unlabelled images (positions among those)."""
-        return self.model.estimate([self._view.unlabelled[batch] for batch in batches])
+        before = self.model.misses
+        found = self.model.estimate([self._view.unlabelled[batch] for batch in batches])
+        self.misses += self.model.misses - before
+        return found
 
     def promise(self, batches: Sequence[IntArray]) -> FloatArray:
         """Upper confidence bounds [K] of batches of the view."""
@@ -250,6 +256,7 @@ def _train(
             online,
             states,
             view.places,
+            lambda: reward.table,
             reward.promise,
             reward.fit,
             spec.agent.temperature[1],

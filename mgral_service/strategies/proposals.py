@@ -24,6 +24,7 @@ class Proposals:
 
     states    [N, S] standardised, as the policy sees the images
     place     positions of ids in them
+    table     what was refitted to last, its batches as such positions
     promise   of batches of the pool: upper confidence bounds [K]
     refit     takes the grown table
     """
@@ -33,6 +34,7 @@ class Proposals:
         online: OnlineTable,
         states: FloatArray,
         place: Callable[[Sequence[str]], IntArray],
+        table: Callable[[], LookupTable],
         promise: Callable[[Sequence[IntArray]], FloatArray],
         refit: Callable[[LookupTable], None],
         temperature: float,
@@ -40,7 +42,7 @@ class Proposals:
         rng: np.random.Generator,
     ) -> None:
         self._online, self._states, self._place = online, states, place
-        self._promise, self._refit = promise, refit
+        self._table, self._promise, self._refit = table, promise, refit
         self._temperature, self._rng = temperature, rng
         self._each = ceil(online.left / ROUNDS)
         self._times = {iterations * (turn + 1) // (ROUNDS + 2) for turn in range(ROUNDS + 1)}
@@ -59,7 +61,7 @@ class Proposals:
         return changed
 
     def _proposed(self, scorer: Scorer) -> list[DesignedBatch]:
-        """The sites taking turns, each image set once."""
+        """The sites taking turns, each image set once and none that has a record."""
         sites, count = self._online.sites, min(self._each, self._online.left)
         found: list[DesignedBatch] = []
         for at, site in enumerate(sites):
@@ -77,10 +79,19 @@ class Proposals:
         if site.rotation == 0:
             order = np.argsort(-self._promise([rows[draw] for draw in draws]), kind="stable")
             draws = [draws[at] for at in order]
-        distinct = {frozenset(draw.tolist()): draw for draw in reversed(draws)}
+        table = self._table()
+        known = {
+            frozenset(batch.tolist())
+            for batch, rotation, source in zip(
+                table.batches, table.rotations, table.sources, strict=True
+            )
+            if (rotation, source) == (site.rotation, site.source)
+        }
+        distinct = {frozenset(rows[draw].tolist()): draw for draw in reversed(draws)}
+        new = [draw for images, draw in distinct.items() if images not in known]
         return [
             DesignedBatch(
                 tuple(site.images[at] for at in draw), "agent", site.source, site.rotation
             )
-            for draw in list(reversed(distinct.values()))[:count]
+            for draw in new[::-1][:count]
         ]

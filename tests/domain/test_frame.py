@@ -130,15 +130,23 @@ def test_rows_of_a_group_are_centred_and_in_units_of_their_spread() -> None:
     assert squares[kinds == COMPONENT].mean() == pytest.approx(1)
     assert len(set(frame.scale[kinds == COMPONENT])) == 1
     assert squares[kinds == CLASS_COVERAGE] == pytest.approx([len(CLASSES)])
-    assert frame.size == 10
 
 
-def test_without_records_of_the_pool_its_uniform_batches_are_the_origin() -> None:
+@pytest.mark.parametrize("size", [10, 20, 40])
+def test_without_records_of_the_pool_its_uniform_batches_are_the_origin(size: int) -> None:
+    """Of whatever size, though the records are of 10 images."""
     frame = Frame(features(), hindsight())
     rng = np.random.default_rng(3)
-    uniform = [120 + rng.permutation(180)[:10] for _ in range(200)]
+    uniform = [120 + rng.permutation(180)[:size] for _ in range(200)]
     placed = frame.place(uniform)
     assert np.abs(placed.mean(axis=0)).max() < 0.5
+
+
+def test_a_batch_that_is_begun_is_between_the_origin_and_what_it_would_be() -> None:
+    frame = Frame(features(), hindsight())
+    batch = np.arange(120, 130)
+    assert not frame.begun(batch[:0], 10).any()
+    assert frame.begun(batch, 20) == pytest.approx(frame.place([batch])[0] / 2)
 
 
 def test_one_record_that_counts_is_too_few() -> None:
@@ -212,7 +220,7 @@ def test_slopes_are_those_of_the_estimate(make: type[Ridge | GaussianProcess]) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model._frame, "place", lambda batches: np.asarray(shifted))
         (low, high), _ = model.estimate([batch, batch])
-    assert model.slopes(placed) @ step == pytest.approx((high - low) / 2, rel=1e-3)
+    assert model.slopes(batch, len(batch)) @ step == pytest.approx((high - low) / 2, rel=1e-3)
 
 
 @pytest.mark.parametrize("make", [Ridge, GaussianProcess])

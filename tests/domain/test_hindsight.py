@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -172,6 +173,15 @@ def test_without_hindsight_every_record_counts_in_full() -> None:
     table, found = weigh(LookupTable.of(records, LABELLED), 2, rng())
     assert found is None
     assert table.weights.tolist() == [1.0] * 5
+
+
+def test_a_batch_that_was_measured_twice_counts_once() -> None:
+    records = [record(at, at % 3, 0.1 * at, "semi_supervised", 0) for at in range(6)]
+    records[4] = replace(records[4], batch=records[4].batch[::-1])  # the same images
+    table, _ = weigh(LookupTable.of(records, LABELLED), 2, rng())
+    assert table.weights.tolist() == [1.0] * 3 + [0.0] * 3
+    same = [record(at, 0, 0.1 * at, "semi_supervised", 0) for at in range(4)]
+    assert weigh(LookupTable.of(same, LABELLED), 2, rng())[0].weights.tolist() == [1.0] * 4
 
 
 def test_hindsight_without_twins_has_no_fidelity_and_the_pool_does_not_count() -> None:

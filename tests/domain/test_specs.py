@@ -68,6 +68,10 @@ RETINANET = DetectorSpec("retinanet", size=320, freeze_backbone=False)
         (lambda: ExperimentSpec(DatasetSpec("d", "/"), CycleSpec("d", 1), 1), "initial"),
         (lambda: ExperimentSpec(DatasetSpec("d", "/"), CycleSpec("d", 1), 2, 0), "cycles"),
         (lambda: ExperimentSpec(DatasetSpec("d", "/"), CycleSpec("e", 1), 2), "cycle.dataset"),
+        (
+            lambda: ExperimentSpec(DatasetSpec("d", "/", unlabelled="u"), CycleSpec("d", 1), 2),
+            "dataset.unlabelled",
+        ),
     ],
 )
 def test_a_value_out_of_range_is_named(make: Callable[[], Any], where: str) -> None:

@@ -134,6 +134,29 @@ def test_a_filled_batch_covers_the_classes_that_the_value_wants(
     assert model.fill(pool[:3], 20)[0].tolist() == model.fill(pool[:3], 3)[0].tolist()
 
 
+def test_a_batch_is_filled_as_one_of_its_own_size_whatever_that_of_the_records() -> None:
+    """Classes are worth much while few of them are known: to a large batch less and less."""
+    labels = np.random.default_rng(0).choice(3, len(SEEN.detections.labels), p=[0.8, 0.15, 0.05])
+    seen = replace(SEEN, detections=replace(SEEN.detections, labels=labels))
+    features = BatchFeatures(seen, LABELLED, CLASSES)
+    at = features.names.index("class coverage")
+
+    def worth(batch: IntArray) -> float:
+        return float(features([batch])[0, at] + 0.05 * POINTS[batch, 0].mean())
+
+    model = Ridge(features)
+    model.fit(measure(seen, SPLIT, 60, 5, worth, 0))
+    pool = np.arange(40, 200)
+    chosen = model.fill(pool, 60)[0][:60]
+    as_the_records = np.zeros(0, dtype=np.int64)
+    slopes = model.slopes(pool[:0], 5) / model._frame.scale
+    for _ in range(60):
+        values = features.linear_values(slopes, 5, as_the_records)
+        left = np.setdiff1d(pool, as_the_records)
+        as_the_records = np.append(as_the_records, left[np.argmax(values[left])])
+    assert worth(chosen) > worth(as_the_records)
+
+
 def test_the_ridge_finds_which_kind_of_features_matters() -> None:
     features = BatchFeatures(SEEN, LABELLED, CLASSES)
     at = features.names.index("class coverage")

@@ -115,12 +115,19 @@ def both_ways(pool_weight: float, fidelity: Reliability | None) -> Evidence:
 
 
 def test_it_says_that_hindsight_alone_spoke_and_why() -> None:
-    said = told(both_ways(0.0, Reliability(8, 0.1, -0.4, 0.5)))
+    said = told(both_ways(0.0, Reliability(2, 0.1, -0.4, 0.5)))
     assert "Hindsight spoke: the 3 proxies that count" in said
     assert "what helps beside a part of the labelled images" in said
     assert "made without records that share images with a batch rank like its" in said
     assert "Spearman 0.10 (95 % interval -0.40 to 0.50)" in said
-    assert "so batches without labels were not asked" in said
+    assert "so other batches without labels were not asked" in said
+
+
+def test_it_says_so_if_the_first_records_spoke_otherwise_of_the_surrogate() -> None:
+    late = told(both_ways(0.0, Reliability(2, 0.3, 0.01, 0.5)))
+    assert "but not by the first records, so other batches without labels were not asked" in late
+    early = told(both_ways(0.0, Reliability(1, 0.3, -0.01, 0.5)))
+    assert "so those of the pool count for nothing" in early
 
 
 def test_it_says_how_far_the_surrogate_counted_beside_hindsight() -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from mgral_service.domain.arrays import IntArray
+from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.evidence import Choice, TablePoint
-from mgral_service.domain.ports import Query
+from mgral_service.domain.idw import InverseDistance
+from mgral_service.domain.lookup import LookupTable
+from mgral_service.domain.ports import Query, Site
+from mgral_service.domain.records import DesignedBatch
 from mgral_service.domain.specs import AgentSpec, CycleSpec, TableSpec
 from mgral_service.domain.transport import standardise
 from mgral_service.strategies import CLASSICAL, STRATEGIES, rerank
@@ -204,6 +207,49 @@ def test_without_information_trials_decide_among_classical_strategies(score: flo
     assert not choice.evidence.reliability.informed
     assert choice.strategy == ("class_balance" if score > 0.3 else DEFAULT)
     assert any("by most beyond" in one for one in choice.evidence.words) == (score > 0.3)
+
+
+class Growing:
+    """An OnlineTable whose proposals bring nothing new."""
+
+    sites = (Site(tuple(SPLIT.unlabelled), 15, "semi_supervised", 0),)
+
+    def __init__(self, table: LookupTable) -> None:
+        self.left, self.joined, self._table = 4, 0, table
+
+    def submit(self, batches: Sequence[DesignedBatch]) -> None:
+        self.left -= len(batches)
+
+    def join(self) -> LookupTable:
+        self.joined += 1
+        return self._table
+
+
+def test_every_reward_without_a_near_record_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those before proposed batches joined the table as well; what is read otherwise is none. Here
+    no record ever is.
+    """
+    query = query_of(mean_of(VALUES), model="idw")
+    assert query.table is not None
+    online = Growing(query.table)
+    query = replace(query, online=online)
+    rewards = 0
+    estimate = InverseDistance.estimate
+
+    def counting(
+        self: InverseDistance, batches: Sequence[IntArray]
+    ) -> tuple[FloatArray, FloatArray]:
+        nonlocal rewards
+        self.misses += len(batches)
+        if len(batches) <= query.spec.agent.draws:
+            rewards += len(batches)
+        return estimate(self, batches)
+
+    monkeypatch.setattr(InverseDistance, "estimate", counting)
+    evidence = choose(query).evidence
+    assert evidence is not None
+    assert online.joined == 2
+    assert evidence.misses == rewards > 0
 
 
 def test_inverse_distance_has_no_ridge_candidate() -> None:

@@ -1,6 +1,7 @@
 """Batches the agent proposes, in rounds, over a double of the online table."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.ports import Site
-from mgral_service.domain.records import DesignedBatch
+from mgral_service.domain.records import DesignedBatch, Source
 from mgral_service.strategies.proposals import Proposals
 from tests.domain.pools import divide, mean_of, measure, observe
 
@@ -39,7 +40,7 @@ def place(names: Sequence[str]) -> IntArray:
     return np.array([SEEN.ids.index(name) for name in names])
 
 
-def run(online: Online, iterations: int = 40) -> list[int]:
+def run(online: Online, iterations: int = 40, table: LookupTable = TABLE) -> list[int]:
     """Iterations after which the reward had changed."""
     refitted: list[LookupTable] = []
 
@@ -47,7 +48,15 @@ def run(online: Online, iterations: int = 40) -> list[int]:
         return np.array([float(batch.mean()) for batch in batches])
 
     made = Proposals(
-        online, POINTS, place, promise, refitted.append, 0.3, iterations, np.random.default_rng(0)
+        online,
+        POINTS,
+        place,
+        lambda: table,
+        promise,
+        refitted.append,
+        0.3,
+        iterations,
+        np.random.default_rng(0),
     )
     changed = [t for t in range(1, iterations + 1) if made(t, lambda points: points[:, 0] / 30)]
     assert len(refitted) == online.story.count("join")
@@ -83,6 +92,23 @@ def test_reservoirs_take_turns_and_begin_with_the_greedy_batch() -> None:
     run(online)
     assert [one.rotation for one in online.batches] == [1, 2, 1, 2]
     assert set(online.batches[0].batch) == set(RESERVOIRS[0].images[-4:])
+
+
+def test_what_has_a_record_is_not_proposed_again() -> None:
+    first = Online(RESERVOIRS, 4)
+    run(first)
+    greedy = place(first.batches[0].batch)[::-1]
+    twin = replace(
+        TABLE,
+        batches=(greedy, *TABLE.batches[1:]),
+        rotations=np.ones(len(TABLE), dtype=np.int64),
+    )
+    cases: list[tuple[Source, bool]] = [("semi_supervised", True), ("hindsight", False)]
+    for source, again in cases:
+        online = Online(RESERVOIRS, 4)
+        run(online, table=replace(twin, sources=(source,) * len(TABLE)))
+        proposed = [frozenset(place(one.batch)) for one in online.batches if one.rotation == 1]
+        assert (frozenset(greedy) in proposed) == again
 
 
 def test_without_room_nothing_is_proposed() -> None:
