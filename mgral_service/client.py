@@ -12,11 +12,23 @@ import httpx2 as httpx
 
 from mgral_service.domain.errors import Conflict, InvalidInput, MgralError, NotFound, Unavailable
 
-RESTING = {"SELECTED", "SUCCEEDED", "FAILED", "CANCELLED"}
+ENDED = {"SUCCEEDED", "FAILED", "CANCELLED"}
+RESTING = {"SELECTED", *ENDED}
+RESTART_S = 60.0  # a followed service may be away for this long
 
 
 class Refused(MgralError):
     """401 or 403: the token is missing or wrong."""
+
+
+class Missing(NotFound):
+    """404, in the service's words."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__("resource", words)
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Client:
@@ -79,7 +91,10 @@ class Client:
                 return first
 
     def events(self, name: str, rest_at: frozenset[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Events until the status is in `rest_at`; reconnects where the stream broke off."""
+        """Its story from the first event until it rests: until its status is in `rest_at` now, not
+        only in the story, or it has ended. Reconnects where the stream broke off; Unavailable if
+        the service stays away for `RESTART_S`.
+        """
         last = ""
         while True:
             headers = {"Last-Event-ID": last} if last else {}
@@ -89,16 +104,27 @@ class Client:
             ):
                 if answer.status_code == 204:
                     return
-                if answer.status_code >= 400:
+                if answer.status_code >= 400 and answer.status_code != 503:
                     answer.read()
                     raise _error_of(answer)
                 for event, kind, data in _server_sent(answer.iter_lines()):
                     last = event or last
                     yield kind, data
-                    if kind == "cycle.state_changed" and data.get("status") in rest_at:
+                    rested = kind == "cycle.state_changed" and data.get("status") in rest_at
+                    if rested and self._rests(name, rest_at):
                         return
-            if self.cycle(name)["status"] in rest_at:
+            if self._rests(name, rest_at):
                 return
+            time.sleep(1)
+
+    def _rests(self, name: str, rest_at: frozenset[str]) -> bool:
+        deadline = time.monotonic() + RESTART_S
+        while True:
+            try:
+                return self.cycle(name)["status"] in rest_at | ENDED
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
             time.sleep(1)
 
 
@@ -130,7 +156,7 @@ def _error_of(answer: httpx.Response) -> MgralError:
     if code in {401, 403}:
         return Refused(detail)
     if code == 404:
-        return NotFound("resource", str(answer.url.path))
+        return Missing(detail)
     if code == 409:
         return Conflict(detail)
     if code in {429, 503, 504}:

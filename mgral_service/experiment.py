@@ -2,7 +2,8 @@
 submit`.
 
 Everything it needs again after a restart has a name made from the experiment's content, so the same
-file run again goes on where it stopped, and one that is done answers at once.
+file run again goes on where it stopped, and one that is done answers at once. A cycle that failed
+or was cancelled is tried anew, with the proxies it has trained.
 """
 
 from __future__ import annotations
@@ -20,9 +21,15 @@ from mgral_service import codec, wiring
 from mgral_service.domain.errors import MgralError
 from mgral_service.domain.evidence import CycleReport
 from mgral_service.domain.ports import Oracle
-from mgral_service.domain.records import CycleRecord, DatasetRecord, Selection, Status
+from mgral_service.domain.records import (
+    EXPERIMENT,
+    CycleRecord,
+    DatasetRecord,
+    Selection,
+    Status,
+)
 from mgral_service.domain.specs import ExperimentSpec
-from mgral_service.driver import DriverPorts, Tell, drive
+from mgral_service.driver import LEASE_S, DriverPorts, Tell, drive
 from mgral_service.settings import Settings
 
 
@@ -44,16 +51,62 @@ def run_experiment(
         oracle = RevealingOracle(truth)
         answers = []
         for number in range(1, spec.cycles + 1):
-            name = "cyc_" + hashlib.sha256(f"{digest}/{number}".encode()).hexdigest()[:20]
-            answer = _one_cycle(name, spec, dataset, ports, oracle, tell)
+            name = _begun(f"{digest}/{number}", spec, dataset, ports, tell)
+            answer = _one_cycle(name, dataset, ports, oracle, tell)
             _write(out / f"cycle-{number}", *answer, dataset)
             answers.append(answer)
     return answers
 
 
+def _begun(
+    which: str, spec: ExperimentSpec, dataset: DatasetRecord, ports: DriverPorts, tell: Tell
+) -> str:
+    """The id of the last try of a cycle; of a new one if that failed or was cancelled.
+
+    MgralError if it failed with its images annotated: these are labelled now, so another try would
+    be another cycle.
+    """
+    cycle_spec = replace(spec.cycle, dataset=dataset.spec.name)
+    before: CycleRecord | None = None
+    while True:
+        told = which if before is None else f"{which}/{before.id}"
+        name = "cyc_" + hashlib.sha256(told.encode()).hexdigest()[:20]
+        now = time.time()
+        mine = CycleRecord(name, cycle_spec, Status.QUEUED, 0, now, now, EXPERIMENT)
+        record = ports.stores.cycles.create(mine, f"experiment/{name}", codec.encode(cycle_spec))
+        if record.status not in {Status.FAILED, Status.CANCELLED}:
+            if before is not None and record.status is Status.QUEUED:
+                _hand_over(before, name, ports)
+                words = f"a new try of {before.id}, which is {before.status}"
+                tell("cycle.state_changed", {"status": "QUEUED", "detail": words})
+            return name
+        if name in dict(ports.stores.datasets.labels(dataset.spec.name)):
+            raise MgralError(
+                f"{_cause(record)}. Its images are annotated already, so it cannot be tried again: "
+                "change the file, its seed for one, to start a new experiment"
+            )
+        before = record
+
+
+def _hand_over(before: CycleRecord, name: str, ports: DriverPorts) -> None:
+    """Records of trained proxies to the next try, unless they were what it failed of."""
+    if before.problem is not None and before.problem.code in {"Unreadable", "InvalidInput"}:
+        return
+    lease = ports.stores.cycles.acquire(name, "experiment", LEASE_S)
+    for record in ports.stores.table.records(before.id):
+        ports.stores.table.put(replace(record, cycle=name), lease)
+    ports.stores.cycles.release(name, lease)
+
+
+def _cause(record: CycleRecord) -> str:
+    problem = record.problem
+    return f"{record.id} is {record.status}" + (
+        f": {problem.code}: {problem.detail}" if problem else ""
+    )
+
+
 def _one_cycle(
     name: str,
-    spec: ExperimentSpec,
     dataset: DatasetRecord,
     ports: DriverPorts,
     oracle: Oracle,
@@ -61,10 +114,6 @@ def _one_cycle(
 ) -> tuple[Selection, CycleReport]:
     """One cycle from wherever it stands to its report."""
     cycles = ports.stores.cycles
-    now = time.time()
-    cycle_spec = replace(spec.cycle, dataset=dataset.spec.name)
-    blank = CycleRecord(name, cycle_spec, Status.QUEUED, 0, now, now)
-    cycles.create(blank, f"experiment/{name}", codec.encode(cycle_spec))
     record = _driven(name, ports, tell)
     selection = read_selection(ports, name)
     if record.status is Status.SELECTED:
@@ -80,8 +129,8 @@ def _one_cycle(
 def _driven(name: str, ports: DriverPorts, tell: Tell) -> CycleRecord:
     owner = f"{socket.gethostname()}/{os.getpid()}"
     record = drive(name, ports, owner, tell)
-    if record.problem is not None:
-        raise MgralError(f"{record.problem.code}: {record.problem.detail}")
+    if record.status in {Status.FAILED, Status.CANCELLED}:
+        raise MgralError(f"{_cause(record)}. Run the file again to try anew")
     return record
 
 

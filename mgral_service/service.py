@@ -44,7 +44,8 @@ def up(settings: Settings, say: Callable[[str], None]) -> None:
             MGRAL_JOBS_URL=f"http://127.0.0.1:{jobs_port}",
         )
         url = f"http://{settings.host}:{settings.port}"
-        state.write_text(json.dumps({"pid": os.getpid(), "url": url}))
+        me = os.getpid()
+        state.write_text(json.dumps({"pid": me, "began": _began(me), "url": url}))
         try:
             with local_cluster(jobs_port):
                 stop = threading.Event()
@@ -119,12 +120,14 @@ def use_token(folder: Path) -> None:
 
 
 def running(home: Path) -> int | None:
-    """The process id of this home's service."""
+    """The process id of this home's service; not of a process that has its number by now."""
     try:
-        pid = int(json.loads((home / "up.json").read_text())["pid"])
+        state = json.loads((home / "up.json").read_text())
+        pid = int(state["pid"])
     except (OSError, ValueError, KeyError):
         return None
-    return pid if _alive(pid) else None
+    same = state.get("began") == _began(pid) and pid != os.getpid()
+    return pid if same and _alive(pid) else None
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -151,7 +154,18 @@ def _alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    try:  # a zombie has ended
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    return _stat(pid)[:1] != ["Z"]  # a zombie has ended
+
+
+def _began(pid: int) -> str | None:
+    """When the process began, in ticks since the machine did; None where there is no /proc."""
+    found = _stat(pid)
+    return found[19] if found else None
+
+
+def _stat(pid: int) -> list[str]:
+    """What /proc tells of a process from its state on; nothing where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
-        return True
+        return []

@@ -22,7 +22,7 @@ class Settings(BaseSettings):
     MGRAL_JOBS_URL    the Ray dashboard, where drivers are submitted
     MGRAL_HOST, MGRAL_PORT  where the gateway listens
     MGRAL_URL         where the CLI finds a gateway
-    MGRAL_TOKEN       bearer token of the gateway; required to listen beyond loopback
+    MGRAL_TOKEN       bearer token of the gateway; without one only its own machine is answered
     MGRAL_DEVICE      "cpu", "cuda" or "auto": of detectors and agents
     MGRAL_DATA_ROOT   datasets must lie below this folder; unset: any folder
     MGRAL_DRIVER_GPUS GPUs (a fraction) that a driver's job asks of the cluster

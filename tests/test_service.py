@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,17 @@ def test_a_public_address_needs_a_token(tmp_path: Path) -> None:
 def test_nothing_runs_where_nothing_was_started(tmp_path: Path) -> None:
     assert service.running(tmp_path) is None
     assert service.down(Settings(home=tmp_path)) is False
+
+
+def test_a_process_that_has_the_number_by_now_is_not_the_service(tmp_path: Path) -> None:
+    """After a restart of the machine, or of a container, where it is our own."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        for pid in (other.pid, os.getpid()):
+            for began in (service._began(pid), "1"):
+                (tmp_path / "up.json").write_text(json.dumps({"pid": pid, "began": began}))
+                known = pid == other.pid and began != "1"
+                assert service.running(tmp_path) == (pid if known else None)
+        other.terminate()
 
 
 def test_a_state_file_of_a_dead_process_counts_for_nothing(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from mgral_service.domain.errors import MgralError, Unavailable
@@ -54,6 +56,8 @@ class ServeRanker:
             selection: Selection = response.result(timeout_s=PATIENCE_S)
         except TimeoutError as error:
             raise Unavailable("the selection agent", "no answer in time") from error
+        except (RayServeException, RayActorError) as error:  # a queue is full, a replica is gone
+            raise Unavailable("the selection agent", type(error).__name__) from error
         except Exception as error:
             cause = getattr(error, "cause", None)
             if isinstance(cause, MgralError):

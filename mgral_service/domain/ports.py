@@ -182,6 +182,10 @@ class CycleStore(Protocol):
         """
         ...
 
+    def claimed(self, key: str, fingerprint: str) -> CycleRecord | None:
+        """What an Idempotency-Key made; IdempotencyMismatch as above."""
+        ...
+
     def get(self, cycle: str) -> CycleRecord:
         """NotFound if there is none; Unreadable if it is damaged."""
         ...

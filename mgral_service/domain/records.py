@@ -114,10 +114,13 @@ class Problem:
     detail: str
 
 
+EXPERIMENT = "experiment"  # in place of a job: whoever runs the experiment drives the cycle
+
+
 @dataclass(frozen=True, slots=True)
 class CycleRecord:
     """A cycle as the store keeps it. `number` is 1 for the dataset's first cycle; `job` the last
-    driver's Ray job.
+    driver's Ray job, or EXPERIMENT.
     """
 
     id: str

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Header, Response
 from mgral_service import codec
 from mgral_service.domain.errors import Conflict, CycleNotReady, InvalidInput, LeaseHeld, NotFound
 from mgral_service.domain.evidence import CycleReport
-from mgral_service.domain.records import CycleRecord, Progress, Status
+from mgral_service.domain.records import EXPERIMENT, CycleRecord, Progress, Status
 from mgral_service.domain.specs import BEST_CLASSICAL, JOINED, CycleSpec
 from mgral_service.gateway.datasets import answered_ids
 from mgral_service.gateway.documents import body_of, problems_of
@@ -27,7 +27,7 @@ from mgral_service.gateway.requests import (
     page_token,
 )
 from mgral_service.gateway.schemas import CycleOut, CyclesOut
-from mgral_service.gateway.supervision import launch_driver, move, tell_status
+from mgral_service.gateway.supervision import launch_driver, move, tell_status, try_launch
 
 
 def cycle_routes(ports: GatewayPorts) -> APIRouter:
@@ -89,7 +89,7 @@ def _add_commands(router: APIRouter, ports: GatewayPorts) -> None:
         if record.status is not Status.CANCELLED:
             move(ports, record, Status.CANCELLED, None)
             record = cycles.get(id)
-        if record.job is not None:
+        if record.job not in {None, EXPERIMENT}:
             ports.launcher.cancel(record.job)
         return shown(ports, record)
 
@@ -101,6 +101,8 @@ def _add_commands(router: APIRouter, ports: GatewayPorts) -> None:
         record = cycles.get(id)
         if not record.status.driven:
             raise Conflict(f"cycle {id!r} is {record.status}: there is nothing to drive")
+        if record.job == EXPERIMENT:
+            raise Conflict(f"cycle {id!r} is of an experiment: run its file again to go on")
         holder = cycles.holder(id)
         if holder is not None:
             raise LeaseHeld(id, holder)
@@ -124,17 +126,18 @@ def _add_commands(router: APIRouter, ports: GatewayPorts) -> None:
 
 def start(ports: GatewayPorts, spec: CycleSpec, key: str | None) -> tuple[CycleRecord, bool]:
     """The cycle, and whether an earlier request with this key made it."""
-    _check(ports, spec)
-    now = ports.clock()
+    cycles, now = ports.stores.cycles, ports.clock()
     fingerprint = hashlib.sha256(codec.encode(spec).encode()).hexdigest()
+    if key is None or cycles.claimed(key, fingerprint) is None:
+        _check(ports, spec)  # what was started once is not refused later
     mine = CycleRecord(ports.new_id(), spec, Status.QUEUED, 0, now, now)
-    record = ports.stores.cycles.create(mine, key, fingerprint)
+    record = cycles.create(mine, key, fingerprint)
     replayed = record.id != mine.id
     if not replayed:
         tell_status(ports, record.id, Status.QUEUED)
     not_launched = record.status is Status.QUEUED and record.problem is not None
     if not replayed or not_launched:
-        record = launch_driver(ports, record)
+        record = try_launch(ports, record)
     return record, replayed
 
 

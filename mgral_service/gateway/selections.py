@@ -17,7 +17,6 @@ from mgral_service.domain.errors import (
     Conflict,
     CycleNotReady,
     LeaseHeld,
-    Unavailable,
 )
 from mgral_service.domain.records import CycleRecord, Finding, Reconciliation, Selection, Status
 from mgral_service.gateway.documents import body_of, problems_of
@@ -33,7 +32,7 @@ from mgral_service.gateway.requests import (
     page_token,
 )
 from mgral_service.gateway.schemas import AnswersOut, SelectionOut
-from mgral_service.gateway.supervision import launch_driver, move
+from mgral_service.gateway.supervision import move, try_launch
 
 LEASE_S = 30.0  # while annotations are kept
 DRIVER_LEAVES_S = 10.0  # a driver that has selected gives its lease back soon
@@ -111,11 +110,7 @@ def _add_answering(router: APIRouter, ports: GatewayPorts) -> None:
         labels, found = _without_others(ports, record, labels, found)
         if not found.matched or not (partial or found.complete):
             raise IncompleteAnswers(found)
-        record = _keep(ports, record, labels)
-        try:
-            record = launch_driver(ports, record)
-        except Unavailable:  # the labels are kept and the cycle says so: supervision goes on
-            record = ports.stores.cycles.get(id)
+        record = try_launch(ports, _keep(ports, record, labels))
         return AnswersOut.of(id, record.status, found)
 
 

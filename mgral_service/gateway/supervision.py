@@ -7,7 +7,7 @@ import threading
 from dataclasses import replace
 
 from mgral_service.domain.errors import IllegalTransition, Unavailable
-from mgral_service.domain.records import CycleRecord, Problem, Status
+from mgral_service.domain.records import EXPERIMENT, CycleRecord, Problem, Status
 from mgral_service.gateway.ports import GatewayPorts
 
 MOST_ATTEMPTS = 5
@@ -30,6 +30,14 @@ def launch_driver(ports: GatewayPorts, record: CycleRecord) -> CycleRecord:
         note(ports, record, problem=Problem("Unavailable", str(error)))
         raise
     return note(ports, record, job=job, attempts=attempt, problem=None)
+
+
+def try_launch(ports: GatewayPorts, record: CycleRecord) -> CycleRecord:
+    """`launch_driver`; if that cannot be now the cycle says so, and supervision makes up for it."""
+    try:
+        return launch_driver(ports, record)
+    except Unavailable:
+        return ports.stores.cycles.get(record.id)
 
 
 def note(ports: GatewayPorts, record: CycleRecord, **changes: object) -> CycleRecord:
@@ -94,6 +102,8 @@ def relaunch_orphans(
 
 
 def _orphaned(ports: GatewayPorts, record: CycleRecord, grace_s: float) -> bool:
+    if record.job == EXPERIMENT:  # stopped on purpose, it may be: it is run again by hand
+        return False
     if not record.status.driven or ports.clock() - record.updated < grace_s:
         return False
     if ports.stores.cycles.holder(record.id) is not None:

@@ -54,11 +54,9 @@ class MemoryCycles:
 
     def create(self, record: CycleRecord, key: str | None, fingerprint: str) -> CycleRecord:
         with self._lock:
-            if key is not None and key in self._claims:
-                known, cycle = self._claims[key]
-                if known != fingerprint:
-                    raise IdempotencyMismatch(key)
-                return self.get(cycle)
+            known = None if key is None else self.claimed(key, fingerprint)
+            if known is not None:
+                return known
             if record.id in self._cycles:
                 return self.get(record.id)
             number = self._numbers.get(record.spec.dataset, 0) + 1
@@ -67,6 +65,12 @@ class MemoryCycles:
             if key is not None:
                 self._claims[key] = (fingerprint, record.id)
             return self.get(record.id)
+
+    def claimed(self, key: str, fingerprint: str) -> CycleRecord | None:
+        known, cycle = self._claims.get(key, (fingerprint, None))
+        if known != fingerprint:
+            raise IdempotencyMismatch(key)
+        return None if cycle is None else self.get(cycle)
 
     def get(self, cycle: str) -> CycleRecord:
         return self._find(cycle).record

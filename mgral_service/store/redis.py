@@ -81,6 +81,15 @@ class RedisCycles:
             raise IdempotencyMismatch(key or "")
         return self.get(rest[0])
 
+    def claimed(self, key: str, fingerprint: str) -> CycleRecord | None:
+        name = self._link.key("idempotency", key)
+        known, cycle = self._link.call(lambda client: client.hmget(name, "fingerprint", "cycle"))
+        if known is None:
+            return None
+        if known.decode() != fingerprint:
+            raise IdempotencyMismatch(key)
+        return self.get(cycle.decode())
+
     def get(self, cycle: str) -> CycleRecord:
         found = _record_of(cycle, self._rows([cycle])[0])
         if found is None:

@@ -53,6 +53,14 @@ def test_a_key_with_another_body_is_refused(stores: Stores) -> None:
         stores.cycles.create(cycle_record("cyc_2"), "key", "two")
 
 
+def test_what_a_key_made_is_known(stores: Stores) -> None:
+    assert stores.cycles.claimed("key", "one") is None
+    made = stores.cycles.create(cycle_record("cyc_1"), "key", "one")
+    assert stores.cycles.claimed("key", "one") == made
+    with pytest.raises(IdempotencyMismatch):
+        stores.cycles.claimed("key", "two")
+
+
 def test_creating_an_id_twice_keeps_the_first(stores: Stores) -> None:
     stores.cycles.create(cycle_record(), None, "")
     again = stores.cycles.create(replace(cycle_record(), created=2.0), None, "")

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from mgral_service.domain.records import LookupRecord, Problem, Status
+from mgral_service.domain.records import EXPERIMENT, LookupRecord, Problem, Status
 from mgral_service.gateway.app import GatewayPorts
+from mgral_service.gateway.supervision import relaunch_orphans
 from mgral_service.store.embedded import EmbeddedValkey
 from mgral_service.store.redis import redis_stores
-from tests.fakes import boxes_in, lookup_record
+from tests.fakes import boxes_in, cycle_record, lookup_record
 from tests.gateway.conftest import Clock, FakeLauncher, ports_over, reach, served
 
 SPEC: dict[str, Any] = {"dataset": "digits", "budget": 2}
@@ -108,12 +109,32 @@ def test_the_budget_counts_what_is_left(http: TestClient, ports: GatewayPorts) -
     start(http, budget=4)
 
 
+def test_what_was_started_once_is_not_refused_later(http: TestClient, ports: GatewayPorts) -> None:
+    headers = {"Idempotency-Key": "key"}
+    assert http.post("/cycles", json=SPEC | {"budget": 5}, headers=headers).status_code == 202
+    ports.stores.datasets.add_labels("digits", "cyc_0", boxes_in("img_0", "img_1"))
+    again = http.post("/cycles", json=SPEC | {"budget": 5}, headers=headers)
+    assert (again.status_code, again.json()["id"]) == (202, "cyc_1")
+
+
+def test_an_experiment_s_cycle_is_left_to_it(
+    http: TestClient, ports: GatewayPorts, launcher: FakeLauncher
+) -> None:
+    record = replace(cycle_record("cyc_9"), job=EXPERIMENT, updated=0.0)
+    ports.stores.cycles.create(record, None, "")
+    assert relaunch_orphans(ports, grace_s=0) == ()
+    answer = http.post("/cycles/cyc_9/resume")
+    assert (answer.status_code, "run its file again" in answer.json()["detail"]) == (409, True)
+    assert http.post("/cycles/cyc_9/cancel").json()["status"] == "CANCELLED"
+    assert (launcher.launched, launcher.cancelled) == ([], [])
+
+
 def test_a_launch_that_fails_is_made_up_for(http: TestClient, launcher: FakeLauncher) -> None:
     headers = {"Idempotency-Key": "key"}
     launcher.down = True
     answer = http.post("/cycles", json=SPEC, headers=headers)
-    assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
-    assert answer.headers["retry-after"] == "5"
+    assert (answer.status_code, answer.json()["problem"]["code"]) == (202, "Unavailable")
+    assert answer.headers["location"] == "/cycles/cyc_1"
     kept = http.get("/cycles/cyc_1").json()
     assert (kept["status"], kept["problem"]["code"]) == ("QUEUED", "Unavailable")
     launcher.down = False
