@@ -226,7 +226,7 @@ class StoredJournal:
 def _leased(name: str, ports: DriverPorts, owner: str, tell: Tell) -> Iterator[StoredJournal]:
     """The cycle's journal while this process holds its lease, renewed by a thread."""
     cycles = ports.stores.cycles
-    lease = _acquire(name, ports, owner)
+    lease = acquire(name, ports, owner)
     journal = StoredJournal(cycles.get(name), lease, ports, tell)
     stop = threading.Event()
 
@@ -245,7 +245,7 @@ def _leased(name: str, ports: DriverPorts, owner: str, tell: Tell) -> Iterator[S
             cycles.release(name, lease)
 
 
-def _acquire(name: str, ports: DriverPorts, owner: str) -> int:
+def acquire(name: str, ports: DriverPorts, owner: str) -> int:
     """The lease, waiting for a dead driver's to lapse."""
     deadline = time.monotonic() + LEASE_S + 5
     while True:

@@ -3,7 +3,7 @@ submit`.
 
 Everything it needs again after a restart has a name made from the experiment's content, so the same
 file run again goes on where it stopped, and one that is done answers at once. A cycle that failed
-or was cancelled is tried anew, with the proxies it has trained.
+or was cancelled before its images were annotated is tried anew, with the proxies it has trained.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mgral_service import codec, wiring
-from mgral_service.domain.errors import MgralError
+from mgral_service.domain.errors import MgralError, Unreadable
 from mgral_service.domain.evidence import CycleReport
 from mgral_service.domain.ports import Oracle
 from mgral_service.domain.records import (
@@ -29,8 +29,13 @@ from mgral_service.domain.records import (
     Status,
 )
 from mgral_service.domain.specs import ExperimentSpec
-from mgral_service.driver import LEASE_S, DriverPorts, Tell, drive
+from mgral_service.driver import DriverPorts, Tell, acquire, drive
 from mgral_service.settings import Settings
+
+ANNOTATED = (
+    "Its images are annotated already, so it cannot be tried again: change the file, its seed for "
+    "one, to start a new experiment"
+)
 
 
 def run_experiment(
@@ -80,29 +85,46 @@ def _begun(
                 words = f"a new try of {before.id}, which is {before.status}"
                 tell("cycle.state_changed", {"status": "QUEUED", "detail": words})
             return name
-        if name in dict(ports.stores.datasets.labels(dataset.spec.name)):
-            raise MgralError(
-                f"{_cause(record)}. Its images are annotated already, so it cannot be tried again: "
-                "change the file, its seed for one, to start a new experiment"
-            )
+        if _annotated(record, ports):
+            raise MgralError(f"{_cause(record)}. {ANNOTATED}")
         before = record
 
 
 def _hand_over(before: CycleRecord, name: str, ports: DriverPorts) -> None:
-    """Records of trained proxies to the next try, unless they were what it failed of."""
-    if before.problem is not None and before.problem.code in {"Unreadable", "InvalidInput"}:
+    """To the next try what was seen, and the records of proxies that were designed by it; unless
+    that was what it failed of.
+    """
+    stores, artifacts = ports.stores, ports.artifacts
+    text = stores.cycles.document(before.id, "report")
+    spoilt = before.problem is not None and before.problem.code in {"Unreadable", "InvalidInput"}
+    if spoilt or text is None or artifacts.get(before.id, "observation") is None:
         return
-    lease = ports.stores.cycles.acquire(name, "experiment", LEASE_S)
-    for record in ports.stores.table.records(before.id):
-        ports.stores.table.put(replace(record, cycle=name), lease)
-    ports.stores.cycles.release(name, lease)
+    try:
+        report = codec.stored(CycleReport, text, "report of cycle", before.id)
+    except Unreadable:
+        return
+    report = replace(report, cycle=name, failed_proxies=(), evidence=None, words=())
+    lease = acquire(name, ports, _owner())
+    try:
+        for what in ("observation", "detector"):
+            kept = artifacts.get(before.id, what)
+            if kept is not None:
+                artifacts.put(name, what, *kept)
+        stores.cycles.put_document(name, "report", codec.encode(report), lease)
+        for record in stores.table.records(before.id):
+            stores.table.put(replace(record, cycle=name), lease)
+    finally:
+        stores.cycles.release(name, lease)
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}/{os.getpid()}"
 
 
 def _cause(record: CycleRecord) -> str:
     problem = record.problem
-    return f"{record.id} is {record.status}" + (
-        f": {problem.code}: {problem.detail}" if problem else ""
-    )
+    words = f": {problem.code}: {problem.detail}" if problem else ""
+    return f"{record.id} is {record.status}{words}"
 
 
 def _one_cycle(
@@ -127,11 +149,16 @@ def _one_cycle(
 
 
 def _driven(name: str, ports: DriverPorts, tell: Tell) -> CycleRecord:
-    owner = f"{socket.gethostname()}/{os.getpid()}"
-    record = drive(name, ports, owner, tell)
+    record = drive(name, ports, _owner(), tell)
     if record.status in {Status.FAILED, Status.CANCELLED}:
-        raise MgralError(f"{_cause(record)}. Run the file again to try anew")
+        annotated = _annotated(record, ports)
+        advice = ANNOTATED if annotated else "Run the file again to try it anew"
+        raise MgralError(f"{_cause(record)}. {advice}")
     return record
+
+
+def _annotated(record: CycleRecord, ports: DriverPorts) -> bool:
+    return record.id in dict(ports.stores.datasets.labels(record.spec.dataset))
 
 
 def read_selection(ports: DriverPorts, name: str) -> Selection:

@@ -126,7 +126,8 @@ def running(home: Path) -> int | None:
         pid = int(state["pid"])
     except (OSError, ValueError, KeyError):
         return None
-    same = state.get("began") == _began(pid) and pid != os.getpid()
+    began = _began(pid)
+    same = state.get("began", began) == began and pid != os.getpid()
     return pid if same and _alive(pid) else None
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from mgral_service import codec
 from mgral_service.domain.boxes import Annotations
 from mgral_service.domain.errors import MgralError
 from mgral_service.domain.evidence import CycleReport
 from mgral_service.domain.records import EXPERIMENT, Problem, Selection, Status
 from mgral_service.domain.specs import ExperimentSpec
 from mgral_service.experiment import _begun, _one_cycle
-from tests.doubles import FakeProxies
+from tests.doubles import FakeDetector, FakeProxies
 from tests.test_driver import SPEC, Rig
 
 
@@ -53,7 +54,7 @@ def test_an_experiment_s_cycle_is_driven_to_its_end_and_then_answers_at_once(rig
 def test_a_cycle_that_failed_is_tried_anew_with_the_proxies_it_trained(rig: Rig) -> None:
     rig.proxies = FakeProxies(bad=frozenset({1, 2, 3, 5, 6}))
     name = begun(rig)
-    with pytest.raises(MgralError, match=r"TooFewRecords.*Run the file again to try anew"):
+    with pytest.raises(MgralError, match=r"TooFewRecords.*Run the file again to try it anew"):
         run(rig, name)
     rig.proxies = FakeProxies()
     words: list[str] = []
@@ -63,6 +64,18 @@ def test_a_cycle_that_failed_is_tried_anew_with_the_proxies_it_trained(rig: Rig)
     assert rig.proxies.trained == [1, 2, 3, 5, 6]
     assert [one.cycle for one in rig.stores.table.records(again)] == [again] * 8
     assert begun(rig) == again != name
+
+
+def test_a_try_sees_what_the_one_before_saw(rig: Rig) -> None:
+    rig.proxies = FakeProxies(bad=frozenset(range(6)))
+    with pytest.raises(MgralError):
+        run(rig, first := begun(rig))
+    rig.proxies, rig.detector = FakeProxies(), FakeDetector()
+    rig.detector.observe = None  # type: ignore[method-assign, assignment]
+    _, report = run(rig, begun(rig))
+    kept = rig.stores.cycles.document(first, "report")
+    assert kept is not None
+    assert report.scoring_before == codec.decode(CycleReport, kept).scoring_before is not None
 
 
 def test_a_cancelled_one_is_tried_anew_as_well(rig: Rig) -> None:
@@ -82,11 +95,16 @@ def test_records_of_another_version_are_not_handed_on(rig: Rig) -> None:
     assert rig.stores.table.count(begun(rig)) == 0
 
 
-def test_one_that_failed_with_its_images_annotated_is_not(rig: Rig) -> None:
+def test_one_that_failed_with_its_images_annotated_is_not(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("mgral_service.cycle.evaluate", fails)
     name = begun(rig)
-    run(rig, name)
-    record = rig.stores.cycles.get(name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rig.stores.cycles, "create", lambda *_: replace(record, status=Status.FAILED))
-        with pytest.raises(MgralError, match="annotated already"):
-            begun(rig)
+    with pytest.raises(RuntimeError):
+        run(rig, name)
+    for again in (lambda: run(rig, name), lambda: begun(rig)):
+        with pytest.raises(MgralError, match=r"out of memory\. Its images are annotated already"):
+            again()

@@ -67,7 +67,7 @@ class TablePoint:
     """A record as the report shows it; `estimated` is `level` and what the value model, with this
     record and its block (LookupTable.blocks) left out, says beyond the mean of what was left in;
     `weight` in [0, 1] is how far it counted there, `level` the mean of the records it is compared
-    with (same source, same reservoir).
+    with (same source, same reservoir); rotation: see DesignedBatch.
     """
 
     index: int
@@ -78,6 +78,7 @@ class TablePoint:
     source: Source = "semi_supervised"
     weight: float = 1.0
     level: float = 0.0
+    rotation: int = 0
 
 
 @dataclass(frozen=True, slots=True)

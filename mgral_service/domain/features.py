@@ -180,7 +180,8 @@ class BatchFeatures:
         """[F] expected of a uniform batch of `size` images that are not labelled."""
         pool = np.setdiff1d(np.arange(len(self._images)), self.labelled)
         rng = np.random.default_rng(_SEED)
-        batches = [rng.permutation(pool)[:size] for _ in range(_TYPICAL)]
+        count = min(_TYPICAL, max(8, _TYPICAL**2 // size))  # of large ones fewer tell as much
+        batches = [rng.permutation(pool)[:size] for _ in range(count)]
         return np.asarray(self(batches).mean(axis=0))
 
     def __call__(self, batches: Sequence[IntArray]) -> FloatArray:

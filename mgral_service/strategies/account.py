@@ -44,7 +44,7 @@ def _table(evidence: Evidence) -> str:
 def _source(evidence: Evidence, spec: CycleSpec, scoring: int) -> str:
     """Which of the two rewards spoke."""
     of, assumed = _reservoir(spec, scoring)
-    tryouts = sum(one.source == "hindsight" and one.weight == 0 for one in evidence.table)
+    tryouts = sum(one.rotation > spec.table.rotations for one in evidence.table)
     if tryouts:
         assumed += f" {tryouts} more tried strategies in halves of them drawn anew."
     counted = [point for point in evidence.table if point.weight > 0]
@@ -91,10 +91,10 @@ def _fidelity(evidence: Evidence) -> str:
     found = evidence.fidelity
     if found is None:
         return ""
-    without = [one for one in evidence.table if one.source == "semi_supervised"]
-    if any(one.weight > 0 for one in without):
+    of_pool = [one for one in evidence.table if not one.rotation]
+    if any(one.weight > 0 for one in of_pool):
         verdict = "so batches without labels were taken into account"
-    elif len(without) > found.records:  # more than were measured both ways
+    elif of_pool:
         verdict = "so those of the pool count for nothing"
     elif found.informed:
         verdict = "but not by the first records, so other batches without labels were not asked"

@@ -199,6 +199,7 @@ class _Reward:
                 table.sources[at],
                 float(table.weights[at]),
                 float(levels[at]),
+                int(table.rotations[at]),
             )
             for at, estimated in enumerate(estimates)
         )

@@ -103,19 +103,27 @@ def test_a_lone_candidate_and_no_training_are_told_shortly() -> None:
     assert "iterations" not in said
 
 
-def both_ways(pool_weight: float, fidelity: Reliability | None) -> Evidence:
-    """Three hindsight records, a twin, one of the pool."""
+def both_ways(pool_weight: float | None, fidelity: Reliability | None) -> Evidence:
+    """Four hindsight records, one of them of another's batch, a twin, and one of the pool."""
     table = (
-        *(TablePoint(at, "tilted", 0.3, 0.3, 1.0, "hindsight", 1.0, 0.1 * at) for at in range(3)),
-        TablePoint(3, "tilted", 0.2, 0.2, 1.0, "semi_supervised", 0.0),
-        TablePoint(4, "tilted", 0.2, 0.2, 1.0, "semi_supervised", pool_weight),
+        *(
+            TablePoint(at, "tilted", 0.3, 0.3, 1.0, "hindsight", 1.0, 0.1 * at, 1 + at % 2)
+            for at in range(3)
+        ),
+        TablePoint(3, "tilted", 0.3, 0.3, 1.0, "hindsight", 0.0, 0.0, 1),  # measured again
+        TablePoint(4, "tilted", 0.2, 0.2, 1.0, "semi_supervised", 0.0, 0.0, 1),
+        *(
+            TablePoint(5, "tilted", 0.2, 0.2, 1.0, "semi_supervised", weight)
+            for weight in (() if pool_weight is None else (pool_weight,))
+        ),
     )
     reliability = Reliability(3, 0.4, 0.1, 0.7)
     return Evidence(reliability, (AGENT, RIDGE), HISTORY, table, 0, 0.25, (), fidelity)
 
 
 def test_it_says_that_hindsight_alone_spoke_and_why() -> None:
-    said = told(both_ways(0.0, Reliability(2, 0.1, -0.4, 0.5)))
+    said = told(both_ways(None, Reliability(2, 0.1, -0.4, 0.5)))
+    assert "tried strategies" not in said
     assert "Hindsight spoke: the 3 proxies that count" in said
     assert "what helps beside a part of the labelled images" in said
     assert "made without records that share images with a batch rank like its" in said
@@ -124,9 +132,9 @@ def test_it_says_that_hindsight_alone_spoke_and_why() -> None:
 
 
 def test_it_says_so_if_the_first_records_spoke_otherwise_of_the_surrogate() -> None:
-    late = told(both_ways(0.0, Reliability(2, 0.3, 0.01, 0.5)))
+    late = told(both_ways(None, Reliability(2, 0.3, 0.01, 0.5)))
     assert "but not by the first records, so other batches without labels were not asked" in late
-    early = told(both_ways(0.0, Reliability(1, 0.3, -0.01, 0.5)))
+    early = told(both_ways(0.0, Reliability(2, 0.3, -0.01, 0.5)))
     assert "so those of the pool count for nothing" in early
 
 
@@ -171,7 +179,7 @@ def test_a_ridge_that_was_outdone_is_told_with_what_luck_may_have_given() -> Non
 def test_it_says_which_images_stood_in_for_the_pool() -> None:
     enough, few = (told(both_ways(0.0, None), scoring=count) for count in (48, 47))
     assert "more tried" not in enough
-    tryout = TablePoint(5, "entropy", 0.3, 0.3, 1.0, "hindsight", 0.0)
+    tryout = TablePoint(5, "entropy", 0.3, 0.3, 1.0, "hindsight", 0.0, 0.3, 3)
     with_tryout = replace(both_ways(0.0, None), table=(*both_ways(0.0, None).table, tryout))
     assert "1 more tried strategies in halves of them drawn anew." in told(with_tryout, scoring=48)
     assert "batches of scoring images with their labels. Beside all labelled images" in enough
