@@ -198,6 +198,8 @@ class Notebook:
     def keep_detector(self, weights: Weights) -> None:
         self._weights = weights
 
+    def keep_retrained(self, weights: Weights) -> None: ...
+
 
 def step(job: Job, weights: Weights | None) -> tuple[Point, Weights]:
     """The job's point, and the weights of the detector that gave it. weights: of the detector after
@@ -210,6 +212,9 @@ def step(job: Job, weights: Weights | None) -> tuple[Point, Weights]:
     seed = seed_of(spec.seed, Purpose.DETECTOR)
     classes = here.data.classes
     detector = CarriedDetector(spec.detector, classes, here.images, metric, seed, job.device)
+    if weights is None and job.cycle:  # not what choosing takes
+        detector.fit(truth.subset(split.labelled), _silent)
+        weights = detector.state()
     if weights is not None:
         detector.carry(split.labelled, weights)
     batch: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ class Display:
         self._console = console
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._started: dict[str, float] = {}
+        self._started: dict[str, tuple[float, int]] = {}  # when a phase was first told, and what
         self._printed = 0.0
 
     def __enter__(self) -> Self:
@@ -75,11 +75,12 @@ class Display:
             self._bars.update(self._tasks[phase], completed=done, total=total, figures=figures)
             return
         now = time.monotonic()
-        first = self._started.setdefault(phase, now)
+        first, had = self._started.setdefault(phase, (now, done))
         if 0 < done < total and now - self._printed < LINE_S:
             return
         self._printed = now
-        eta = f", ETA {(now - first) * (total - done) / done:.0f} s" if 0 < done < total else ""
+        left = (now - first) * (total - done) / max(done - had, 1)
+        eta = f", ETA {left:.0f} s" if had < done < total else ""
         self._line(f"{phase} {done}/{total}{eta} {figures}".rstrip())
 
     def _line(self, text: str) -> None:

@@ -53,7 +53,13 @@ class Journal(Protocol):
     def keep_agent(self, arrays: Mapping[str, Any], winner: str) -> None: ...
     def keep_selection(self, selection: Selection) -> None: ...
     def detector(self) -> Weights | None: ...
-    def keep_detector(self, weights: Weights) -> None: ...
+    def keep_detector(self, weights: Weights) -> None:
+        """The one whose embeddings the agent knows."""
+        ...
+
+    def keep_retrained(self, weights: Weights) -> None:
+        """The one that has the new annotations."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +125,7 @@ def evaluate(bench: Workbench, answers: Annotations, journal: Journal) -> CycleR
         scoring_after=scoring,
         test_after=test,
     )
-    journal.keep_detector(bench.detector.state())
+    journal.keep_retrained(bench.detector.state())
     journal.keep_report(report)
     journal.enter(Status.SUCCEEDED)
     return report

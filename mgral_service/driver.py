@@ -217,6 +217,9 @@ class StoredJournal:
     def keep_detector(self, weights: Weights) -> None:
         self._keep_arrays("detector", weights, {"dataset": self.record.spec.dataset})
 
+    def keep_retrained(self, weights: Weights) -> None:
+        self._keep_arrays("retrained", weights, {"dataset": self.record.spec.dataset})
+
     def _keep_arrays(self, name: str, arrays: Mapping[str, Any], words: Mapping[str, str]) -> None:
         self._check()
         self._artifacts.put(self.record.id, name, arrays, words)

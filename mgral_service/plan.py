@@ -5,14 +5,14 @@ The counts follow from the spec, the hours from seconds a step: measured on rand
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
 from statistics import median
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -27,7 +27,13 @@ from mgral_service.domain import transport
 from mgral_service.domain.boxes import Annotations
 from mgral_service.domain.errors import DatasetRefused, InvalidInput
 from mgral_service.domain.records import LookupRecord
-from mgral_service.domain.specs import CycleSpec, DatasetSpec, DetectorSpec, ExperimentSpec
+from mgral_service.domain.specs import (
+    CycleSpec,
+    DatasetSpec,
+    DetectorSpec,
+    ExperimentSpec,
+    TableSpec,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +54,12 @@ CLASSES = {"coco": 80, "voc": 20}
 STEPS = 8  # timed
 PATIENCE_S = 15.0  # for the timed steps of one kind of training
 BOXES = 4  # on each image a step is timed with
+Kind = Literal["detector", "hindsight", "semi_supervised"]
+"""Of training: proxies of both sources differ by a batch without labels and its objective."""
+KINDS: Mapping[Kind, str] = {
+    "hindsight": "with labels",
+    "semi_supervised": "with unlabelled images",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,16 +297,30 @@ def measure(spec: CycleSpec, classes: int, device: str, with_table: bool) -> Ste
 
     detector, table = replace(spec.detector, weights=None), spec.table
     bench = _Bench(replace(spec, detector=detector), classes, torch.device(device))
-    fit, words = bench.seconds(proxy=False)
+    fit, words = bench.seconds("detector")
     told = [f"a detector's step measured on {device}{words}"]
     proxy = 0.0
     if with_table:
         threads = torch.get_num_threads()
         torch.set_num_threads(max(1, round(table.cpus)))  # as an actor has them
-        proxy, words = bench.seconds(proxy=True)
+        for kind, share in _kinds(table).items():
+            each, words = bench.seconds(kind)
+            proxy += share * each
+            told.append(f"a proxy's step {KINDS[kind]} measured on {device}: {each:.3g} s{words}")
         torch.set_num_threads(threads)
-        told.append(f"a proxy's step measured on {device}{words}")
     return StepSeconds(fit, proxy, tuple(told))
+
+
+def _kinds(table: TableSpec) -> dict[Kind, float]:
+    """What shares of the table's proxies train with and without labels: with hindsight at most so
+    many without.
+    """
+    from mgral_service.domain.hindsight import shares
+
+    count = shares(table, divided=True)
+    without = (count.twins + count.rest) / table.records
+    kinds: dict[Kind, float] = {"hindsight": 1.0 - without, "semi_supervised": without}
+    return {kind: share for kind, share in kinds.items() if share}
 
 
 class _Bench:
@@ -307,19 +333,19 @@ class _Bench:
         self._net = build(spec.detector, _names(classes), device)
         self._images, self._truth = _noise(spec.detector, classes)
 
-    def seconds(self, proxy: bool) -> tuple[float, str]:
+    def seconds(self, kind: Kind) -> tuple[float, str]:
         """Of a step with a whole batch, and in words with how many images it was timed."""
         whole = self._spec.detector.batch
-        size, taken = 2, self._timed(2, 1, proxy)
+        size, taken = 2, self._timed(2, 1, kind)
         if taken[0] < PATIENCE_S / 2:
-            taken = self._timed(2, 2, proxy)[1:]
+            taken = self._timed(2, 2, kind)[1:]
             size = min(whole, max(2, 2 * int(PATIENCE_S / (STEPS * taken[0]))))
             steps = max(1, min(STEPS, int(PATIENCE_S / (taken[0] * size / 2))))
-            taken = self._timed(size, 1 + steps, proxy)[1:]
+            taken = self._timed(size, 1 + steps, kind)[1:]
         words = "" if size == whole else f" with {size} images, scaled to {whole}"
         return median(taken) * whole / size, words
 
-    def _timed(self, size: int, steps: int, proxy: bool) -> list[float]:
+    def _timed(self, size: int, steps: int, kind: Kind) -> list[float]:
         """Seconds of each step; the first warms up as well."""
         import torch
 
@@ -340,10 +366,10 @@ class _Bench:
 
         self._net.initialise(0)
         table = self._spec.table
-        objective = OBJECTIVES[table.objective]() if proxy else None
+        objective = OBJECTIVES[table.objective]() if kind == "semi_supervised" else None
         fit(
             self._net,
-            marked(self._batches(size, proxy)),
+            marked(self._batches(size, kind)),
             Recipe.of(self._spec.detector, steps),
             lambda step, loss: None,
             objective,
@@ -351,16 +377,16 @@ class _Bench:
         mark()
         return [after - before for before, after in pairwise(marks)]
 
-    def _batches(self, size: int, proxy: bool) -> Iterator[Batch]:
+    def _batches(self, size: int, kind: Kind) -> Iterator[Batch]:
         from mgral_service.detectors.bank import FeatureBank
         from mgral_service.detectors.batches import draw_batches
         from mgral_service.detectors.local import training_set
 
         names = self._images.ids
-        half = size // 2
-        labelled, batch = (names[half:size], names[:half]) if proxy else (names[:size], ())
+        half = size // 2 if kind == "semi_supervised" else 0
+        labelled, batch = names[half:size], names[:half]
         views = self._spec.table.views
-        if proxy and views:
+        if kind != "detector" and views:
             bank = FeatureBank(self._net, self._images, self._truth, views)
             return bank.draw_batches(labelled, batch, size, 0)
         truth = self._truth.subset(labelled)

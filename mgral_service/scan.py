@@ -106,18 +106,18 @@ def scan(
 
 def of_cycle(client: Client, artifacts: ArtifactStore, cycle: str, device: str) -> Trained:
     """The detector and the agent that a cycle left. NotFound if it trained none, InvalidInput if
-    its detector has changed since.
+    its detector was overwritten when it was retrained, as earlier versions did.
     """
     from mgral_service.detectors.observer import DetectorObserver
 
     told = client.cycle(cycle)
     spec = codec.build(CycleSpec, told["spec"])
-    retrained = Status(told["status"]).order >= Status.EVALUATING.order
-    if retrained and not spec.detector.freeze_backbone:
+    retrained = Status(told["status"]) is Status.SUCCEEDED
+    if retrained and artifacts.get(cycle, "retrained") is None:
         raise InvalidInput(
             cycle,
-            "is past its selection: its detector is no longer the one whose embeddings its agent "
-            "knows; take a cycle that is SELECTED",
+            "is of an earlier version: its detector is no longer the one whose embeddings its "
+            "agent knows; take a newer cycle, or one that is SELECTED",
         )
     detector, agent = artifacts.get(cycle, "detector"), artifacts.get(cycle, "agent")
     weights = policy_weights({} if agent is None else agent[0])

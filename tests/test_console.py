@@ -1,5 +1,6 @@
 import io
 
+import pytest
 from rich.console import Console
 
 from mgral_service.console import Display, shown_bytes, shown_hours
@@ -26,6 +27,19 @@ def test_without_a_terminal_progress_is_plain_lines() -> None:
         "TRAINING_PROXIES 4/4 score 0.2500",
         "FAILED: disk full",
     ]
+
+
+def test_the_time_left_is_told_by_what_was_done_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that goes on, or a cycle that is watched from its middle, was not at 0."""
+    sink, now = io.StringIO(), iter([10.0, 40.0, 70.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    with Display(Console(file=sink, force_terminal=False, width=120)) as show:
+        for done in (150, 151, 152):
+            show("progress", PROGRESS | {"done": done, "total": 200})
+    first, second, third = sink.getvalue().splitlines()
+    assert "ETA" not in first
+    assert "151/200, ETA 1470 s" in second
+    assert "152/200, ETA 1440 s" in third
 
 
 def test_on_a_terminal_progress_is_a_bar() -> None:

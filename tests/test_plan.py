@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -176,16 +177,33 @@ def test_steps_are_measured_on_random_images(monkeypatch: pytest.MonkeyPatch) ->
     seconds = plan.measure(spec, 3, "cpu", with_table=True)
     assert 0 < seconds.detector < 60
     assert 0 < seconds.proxy < 60
-    assert seconds.words == (
-        "a detector's step measured on cpu",
-        "a proxy's step measured on cpu",
-    )
+    detector_s, with_labels, without = seconds.words
+    assert detector_s == "a detector's step measured on cpu"
+    assert with_labels.startswith("a proxy's step with labels measured on cpu: ")
+    assert without.startswith("a proxy's step with unlabelled images measured on cpu: ")
+
+
+def test_proxies_with_and_without_labels_are_timed_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 40 records by both rewards 8 are twins, and at most 12 of the pool."""
+
+    def seconds(self: object, kind: str) -> tuple[float, str]:
+        return {"detector": 9.0, "hindsight": 1.0, "semi_supervised": 3.0}[kind], ""
+
+    monkeypatch.setattr(plan._Bench, "seconds", seconds)
+    found = {}
+    sources: tuple[Literal["hindsight", "both", "semi_supervised"], ...]
+    sources = ("hindsight", "both", "semi_supervised")
+    for source in sources:
+        table = TableSpec(records=40, source=source)
+        spec = replace(SPEC.cycle, detector=DetectorSpec(size=64, batch=2), table=table)
+        found[source] = plan.measure(spec, 3, "cpu", with_table=True).proxy
+    assert found == {"hindsight": 1.0, "both": 2.0, "semi_supervised": 3.0}
 
 
 def test_batches_too_slow_to_time_are_scaled_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second an image: eight steps of two images are timed, of 32 they would take 32 s each."""
 
-    def timed(self: object, size: int, steps: int, proxy: bool) -> list[float]:
+    def timed(self: object, size: int, steps: int, kind: str) -> list[float]:
         return [float(size)] * steps
 
     monkeypatch.setattr(plan._Bench, "_timed", timed)

@@ -4,6 +4,7 @@ That the cluster chooses what one walk would: tests/cluster/test_pool.py; the co
 cycle: tests/test_one_cycle.py.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from mgral_service import codec
 from mgral_service.client import Client
 from mgral_service.domain.errors import InvalidInput, NotFound
-from mgral_service.domain.specs import AgentSpec, CycleSpec, DetectorSpec
+from mgral_service.domain.specs import AgentSpec, CycleSpec
 from mgral_service.scan import Scanned, of_cycle, read_uris, write
 from mgral_service.store.artifacts import FileArtifacts
 
@@ -42,9 +43,8 @@ def test_a_bad_list_is_refused(tmp_path: Path, text: str, fault: str) -> None:
 class _Service(Client):
     """Answers for one cycle without a network."""
 
-    def __init__(self, status: str, freeze: bool = True) -> None:
-        detector = DetectorSpec(freeze_backbone=freeze)
-        self._spec = CycleSpec("digits", 2, detector=detector, agent=AgentSpec("embedding"))
+    def __init__(self, status: str) -> None:
+        self._spec = CycleSpec("digits", 2, agent=AgentSpec("embedding"))
         self._status = status
 
     def call(self, method: str, path: str, **options: Any) -> Any:
@@ -61,15 +61,21 @@ def _kept(folder: Path) -> FileArtifacts:
 
 
 def test_the_policy_of_a_cycle_is_found(tmp_path: Path) -> None:
-    for status, freeze in (("SELECTED", True), ("SELECTED", False), ("SUCCEEDED", True)):
-        found = of_cycle(_Service(status, freeze), _kept(tmp_path), "cyc_1", "cpu")
+    """With the detector whose embeddings it knows, also after the retraining."""
+    kept = _kept(tmp_path)
+    for status in ("SELECTED", "EVALUATING", "SUCCEEDED"):
+        if status == "SUCCEEDED":
+            kept.put("cyc_1", "retrained", {"head": np.zeros(2)}, {})
+        found = of_cycle(_Service(status), kept, "cyc_1", "cpu")
         assert list(found.weights) == ["lane"]
         assert found.state == "embedding"
+        assert isinstance(found.observer, partial)
+        assert found.observer.args[2]["head"].tolist() == [1.0, 1.0]
 
 
-def test_a_detector_that_has_changed_since_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="take a cycle that is SELECTED"):
-        of_cycle(_Service("EVALUATING", freeze=False), _kept(tmp_path), "cyc_1", "cpu")
+def test_a_detector_that_was_overwritten_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="of an earlier version"):
+        of_cycle(_Service("SUCCEEDED"), _kept(tmp_path), "cyc_1", "cpu")
 
 
 def test_a_cycle_without_an_agent_has_none(tmp_path: Path) -> None:

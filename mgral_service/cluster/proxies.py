@@ -183,6 +183,7 @@ class RayProxyTrainer:
     ) -> None:
         self._factory, self._actors, self._cpus, self._gpus = factory, actors, cpus, gpus
         self._max_failures, self._folder = max_failures, folder
+        self._put: ray.ObjectRef[Callable[[], ProxyTrainer]] | None = None  # once for all tables
 
     def train(
         self, specs: Sequence[ProxySpec], starts: Mapping[int, Weights] = NOTHING
@@ -209,8 +210,10 @@ class RayProxyTrainer:
         self, specs: Sequence[ProxySpec], starts: Mapping[int, Weights], stream: _Stream
     ) -> None:
         try:
+            if self._put is None:
+                self._put = ray.put(self._factory)
             trainable = tune.with_parameters(
-                ProxyTrial, factory=self._factory, specs=tuple(specs), starts=dict(starts)
+                ProxyTrial, factory=self._put, specs=tuple(specs), starts=dict(starts)
             )
             Tuner(
                 tune.with_resources(trainable, {"cpu": self._cpus, "gpu": self._gpus}),
@@ -233,6 +236,19 @@ class RayProxyTrainer:
             stream.results.put(Unavailable(disk, _advised(str(error))))
         except BaseException as error:  # carried to the consumer's thread, which raises it
             stream.results.put(error)
+        finally:
+            _forget_parameters()
+
+
+def _forget_parameters() -> None:
+    """Ray keeps for good what `tune.with_parameters` was given, and with it all images and weights
+    in its object store: for a later `ray.init` that never comes here.
+    """
+    hooks = getattr(ray._private.worker, "_post_init_hooks", [])
+    owners = [type(getattr(hook, "__self__", None)).__name__ for hook in hooks]
+    hooks[:] = [
+        hook for hook, owner in zip(hooks, owners, strict=True) if owner != "_ParameterRegistry"
+    ]
 
 
 def connect() -> None:

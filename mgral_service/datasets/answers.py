@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mgral_service.datasets.coco import categories_of, listed_images, relative_name
-from mgral_service.datasets.ingest import join_boxes
+from mgral_service.datasets.ingest import join_boxes, size_problem
 from mgral_service.datasets.ledger import Ledger, printable
 from mgral_service.datasets.listing import ListedImage, images_folder
 from mgral_service.domain.boxes import Annotations
@@ -70,8 +70,9 @@ def read_answers(
     """The annotations in parsed COCO JSON that answer the `selected` images, and how they met.
 
     An image is found by its `image_id`, or its `id` if that is a text, else by its exact
-    `file_name`; a category by its name. Boxes meet the rules of a dataset's. An image without boxes
-    is an answer too. InvalidInput if the payload is not COCO JSON at all.
+    `file_name`; a category by its name. Boxes meet the rules of a dataset's, and are scaled where
+    the image is stated in another size, refused where in another shape. An image without boxes is
+    an answer too. InvalidInput if the payload is not COCO JSON at all.
     """
     if not isinstance(payload, dict):
         raise InvalidInput(POSTED, "must be COCO JSON: an object with images, annotations")
@@ -93,6 +94,8 @@ def read_answers(
             first = matched[known.id][0].record
             problem = f"answers {known.id}, which {first} has answered already"
             ledger.refuse_image(POSTED, image.record, problem, len(image.boxes))
+        elif (misfit := size_problem(image, known)) is not None:
+            ledger.refuse_image(POSTED, image.record, misfit, len(image.boxes))
         else:
             matched[known.id] = (image, known)
     in_order = tuple(name for name in selected if name in matched)

@@ -21,6 +21,7 @@ from mgral_service.domain.records import ImageRecord
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 200_000_000
+MOST_GREY = 2**16 - 1
 
 
 def folder_below(root: Path, folder: str) -> Path:
@@ -78,6 +79,8 @@ def decode_image(data: bytes, file: str) -> Image.Image:
         raise InvalidInput(file, f"cannot be decoded: {error}") from None
     if width * height > MAX_PIXELS:
         raise InvalidInput(file, _too_many(f"{width} x {height}"))
+    if image.mode == "F" or (image.mode == "I" and not _fits(image, MOST_GREY)):
+        raise InvalidInput(file, "has pixels of more than 16 bits: save it with 8 or 16")
     return image
 
 
@@ -88,17 +91,32 @@ def inspect_image(root: Path, folder: Path, file: str) -> ImageRecord:
     return ImageRecord(content_id(data), file, width, height)
 
 
-def squeezed(image: Image.Image, size: int) -> ImageArray:
-    """[3, S, S] RGB: the whole image squeezed to a square of `size` pixels, bilinear with
-    antialiasing. Transparency is dropped, 16-bit grey keeps its high byte.
+def in_colour(image: Image.Image) -> Image.Image:
+    """RGB of a decoded image: transparency is dropped, 16-bit grey keeps its high byte (in a 32-bit
+    image where it has one).
     """
     if image.mode.startswith("I"):
-        grey: np.ndarray[Any, Any] = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
+        grey: np.ndarray[Any, Any] = np.asarray(image).astype(np.int64)
+        if image.mode != "I" or not _fits(image, 255):
+            grey >>= 8
         image = Image.fromarray(grey.astype(np.uint8))
     elif "transparency" in image.info:
         image = image.convert("RGBA")
-    square = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+    return image.convert("RGB")
+
+
+def squeezed(image: Image.Image, size: int) -> ImageArray:
+    """[3, S, S] RGB: the whole image squeezed to a square of `size` pixels, bilinear with
+    antialiasing.
+    """
+    square = in_colour(image).resize((size, size), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+
+
+def _fits(image: Image.Image, most: int) -> bool:
+    """Whether all pixels of a grey image lie between 0 and `most`."""
+    pixels = np.asarray(image)
+    return bool(pixels.min() >= 0 and pixels.max() <= most)
 
 
 def _too_many(pixels: str) -> str:

@@ -30,6 +30,7 @@ from mgral_service.domain.records import DatasetRecord, ImageRecord, IngestRepor
 from mgral_service.domain.specs import DatasetSpec
 
 THREADS = 4
+ONE = (1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,17 +142,19 @@ class _Join:
     def add(self, file: str, image: ListedImage, known: ImageRecord) -> None:
         if known.id in self._position:
             return
+        stretch = _stretch(image, known)
         at = self._position[known.id] = len(self._position)
         for box in image.boxes:
             if box.label not in self._class:
                 self._ledger.refuse_box(file, box.record, f"unknown category {box.label!r}")
                 continue
-            fitted = fit_box(box.box, known.width, known.height)
+            fitted = fit_box(_stretched(box.box, stretch), known.width, known.height)
             if fitted.box is None:
                 self._ledger.refuse_box(file, box.record, fitted.problem or "wrong")
                 continue
-            if fitted.problem is not None:
-                self._ledger.repair_box(file, box.record, fitted.problem)
+            problem = fitted.problem or (None if stretch == ONE else "scaled to the file's size")
+            if problem is not None:
+                self._ledger.repair_box(file, box.record, problem)
             self._ledger.accepted_boxes += 1
             self._image.append(at)
             self._boxes.append(fitted.box)
@@ -217,7 +220,7 @@ def _accept(
     for listing in catalogue.listings:
         ids = accepted.roles.setdefault(listing.role, [])
         for image in listing.images:
-            outcome = outcomes[image.file]
+            outcome = _agreeing(image, outcomes[image.file])
             if isinstance(outcome, InvalidInput):
                 problem = f"{image.file}: {outcome.what}"
                 ledger.refuse_image(listing.file, image.record, problem, len(image.boxes))
@@ -241,13 +244,55 @@ def _accept(
     return accepted
 
 
+def size_problem(image: ListedImage, known: ImageRecord) -> str | None:
+    """Why boxes of an image cannot be of this file, by the size that is stated of it: another
+    shape, turned or cropped. None: they can, be it after scaling.
+    """
+    if not image.boxes or _stretch(image, known) is not None:
+        return None
+    return f"{_sizes(image, known)}: give its boxes in pixels of the file as it is stored"
+
+
+def _agreeing(
+    image: ListedImage, outcome: ImageRecord | InvalidInput
+) -> ImageRecord | InvalidInput:
+    """InvalidInput for a file whose boxes are of another."""
+    if isinstance(outcome, InvalidInput):
+        return outcome
+    problem = size_problem(image, outcome)
+    return outcome if problem is None else InvalidInput(image.file, problem)
+
+
 def _check_size(file: str, image: ListedImage, known: ImageRecord, ledger: Ledger) -> None:
-    true = (known.width, known.height)
-    if image.size is not None and image.size != true:
-        stated = f"{image.size[0]} x {image.size[1]}"
-        ledger.repair_image(
-            file, image.record, f"{image.file}: stated as {stated}, is {true[0]} x {true[1]}"
-        )
+    if image.size is not None and image.size != (known.width, known.height):
+        ledger.repair_image(file, image.record, f"{image.file}: {_sizes(image, known)}")
+
+
+def _sizes(image: ListedImage, known: ImageRecord) -> str:
+    assert image.size is not None
+    width, height = image.size
+    return f"stated as {width} x {height}, is {known.width} x {known.height}"
+
+
+def _stretch(image: ListedImage, known: ImageRecord) -> tuple[float, float] | None:
+    """What boxes have to be multiplied by, along x and y; None if the stated size is of another
+    shape. A size that cannot be is none.
+    """
+    if image.size is None or min(image.size) < 1:
+        return ONE
+    width, height = image.size
+    if abs(width - known.width) <= 1 and abs(height - known.height) <= 1:
+        return ONE
+    if abs(width * known.height - height * known.width) > known.width + known.height:
+        return None  # rounding both sides to whole pixels does less
+    return known.width / width, known.height / height
+
+
+def _stretched(
+    box: tuple[float, float, float, float], stretch: tuple[float, float] | None
+) -> tuple[float, float, float, float]:
+    x, y = stretch or ONE
+    return box[0] * x, box[1] * y, box[2] * x, box[3] * y
 
 
 def _require_images(listing: Listing, ids: Sequence[str], ledger: Ledger) -> None:

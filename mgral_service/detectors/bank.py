@@ -1,12 +1,14 @@
 """A frozen backbone's features, made once: of a few training views an image, and of it as it is.
 
 With them a proxy trains pyramid and head only. An image's views follow from its id, so they are the
-same for every proxy of a table, whichever asks first.
+same for every proxy of a table, whichever asks first, and can be made again when they had to make
+room for others.
 """
 
 from __future__ import annotations
 
 import zlib
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +24,7 @@ from mgral_service.detectors.net import DetectorNet, Targets
 from mgral_service.domain.boxes import Annotations
 
 KEPT = torch.float16
+ROOM = 4 << 30  # bytes of views' features that one bank keeps; those not used longest go first
 VIEW = 8  # stream of the views' random numbers; 0 to 4 are drawn by `batches` and `fit`
 
 
@@ -31,6 +34,10 @@ class Looks:
 
     features: tuple[Tensor, ...]
     mirrored: tuple[Tensor, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(level.nbytes for level in (*self.features, *self.mirrored))
 
 
 class FeatureBank:
@@ -45,7 +52,8 @@ class FeatureBank:
         self._net, self._images, self._views = net, images, views
         self._device = net.anchors.device
         self._truth = images.scale(truth)
-        self._looks: dict[str, Looks] = {}
+        self._looks: OrderedDict[str, Looks] = OrderedDict()
+        self._bytes = 0
         self._targets: dict[str, Targets] = {}
         self._plain: dict[str, tuple[Tensor, ...]] = {}
 
@@ -75,6 +83,10 @@ class FeatureBank:
                 tuple(level[: self._views].to(KEPT) for level in both),
                 tuple(level[self._views :].to(KEPT) for level in both),
             )
+            self._bytes += self._looks[name].bytes
+            while self._bytes > ROOM and len(self._looks) > 1:
+                self._bytes -= self._looks.popitem(last=False)[1].bytes
+        self._looks.move_to_end(name)
         return self._looks[name]
 
     def targets(self, name: str) -> Targets:

@@ -71,11 +71,15 @@ class Ssd300(DetectorNet):
             if name.startswith(("backbone.features.", *CONV5))
         }
 
+    @torch.no_grad()
     def initialise(self, seed: int) -> None:
+        """Drawn on the processor wherever the weights lie: a generator is of one device."""
         draw = torch.Generator().manual_seed(seed)
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module.bias is not None:
-                nn.init.xavier_uniform_(module.weight, generator=draw)
+                drawn = torch.empty(module.weight.shape)
+                nn.init.xavier_uniform_(drawn, generator=draw)
+                module.weight.copy_(drawn)
                 nn.init.zeros_(module.bias)
         nn.init.constant_(self.backbone.scale_weight, SCALE)
         self.load_state_dict(self._pretrained, strict=False)

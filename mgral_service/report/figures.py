@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
+from mgral_service.datasets.images import in_colour
 from mgral_service.domain.evidence import Evidence
 from mgral_service.domain.records import Selection
 
@@ -26,7 +27,7 @@ def contact_sheet(selection: Selection, files: Mapping[str, Path], out: Path) ->
     for at, one in enumerate(shown):
         left, top = MARGIN + at % COLUMNS * step_x, MARGIN + at // COLUMNS * step_y
         with Image.open(files[one.image_id]) as opened:
-            picture = opened.convert("RGB")
+            picture = in_colour(opened)
         scale = TILE / max(picture.size)
         width, height = (max(1, round(side * scale)) for side in picture.size)
         sheet.paste(picture.resize((width, height)), (left, top))

@@ -130,7 +130,7 @@ def test_a_summary_tells_what_it_takes_to_reach_the_reference() -> None:
     assert curves.summary("uniform").balance == 0.0
     assert better.overlap == pytest.approx((1 / 3 + 0) / 2)
     assert worse.overlap == 1.0
-    assert (better.seconds, better.trainings) == (4.0, 6.0)
+    assert (better.seconds, better.trainings) == (2.0, 6.0)
     assert better.chosen_by == {"better": 2}
     assert "toy_worse_images_to_match" not in worse.figures("toy_worse")
 

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import ray
 
 from mgral_service.cluster.proxies import RayProxyTrainer, cause_of, processors
 from mgral_service.domain.errors import Unavailable
@@ -47,6 +48,12 @@ def test_every_proxy_gives_its_score(trained: Path) -> None:
 def test_actors_outlive_their_trials(trained: Path) -> None:
     pids = {mark.read_text() for mark in trained.glob("trained-*")}
     assert 1 <= len(pids) <= 2
+
+
+def test_ray_keeps_nothing_that_the_proxies_were_given(trained: Path) -> None:
+    """A copy of all images in its object store for every table otherwise."""
+    hooks = ray._private.worker._post_init_hooks
+    assert not [one for one in hooks if "_ParameterRegistry" in repr(one)]
 
 
 def test_a_proxy_leaves_no_checkpoint(trained: Path) -> None:

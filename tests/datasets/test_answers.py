@@ -77,6 +77,25 @@ def test_an_image_answered_twice_is_refused_the_second_time(record: DatasetRecor
     assert "images[0] has answered already" in met.refused[0].problem
 
 
+def test_boxes_of_an_image_in_another_size_are_scaled_and_in_another_shape_refused(
+    record: DatasetRecord,
+) -> None:
+    a, b = (image.id for image in record.images[:2])
+    payload = answer(
+        [
+            {"id": 1, "image_id": a, "width": 80, "height": 60},
+            {"id": 2, "image_id": b, "width": 30, "height": 40},
+        ],
+        box(1, [2, 4, 6, 8]),
+        box(2, [2, 4, 6, 8]),
+    )
+    answers, met = read_answers(payload, record, [a, b])
+    assert answers.boxes.tolist() == [[1, 2, 4, 6]]
+    assert [one.problem for one in met.repaired] == ["scaled to the file's size"]
+    assert "stated as 30 x 40, is 40 x 30" in met.refused[0].problem
+    assert (met.matched, met.missing, met.complete) == ((a,), (b,), False)
+
+
 def test_boxes_meet_the_rules_of_a_dataset(record: DatasetRecord) -> None:
     a = record.images[0].id
     payload = answer(

@@ -146,6 +146,19 @@ def test_16_bit_grey_keeps_its_high_byte() -> None:
     assert (squeezed(decode_image(encoded(grey, "PNG"), "a"), 4) == 0x80).all()
 
 
+@pytest.mark.parametrize(("value", "kept"), [(200, 200), (0x80FF, 0x80)])
+def test_32_bit_grey_of_8_or_16_bits_is_what_it_is(value: int, kept: int) -> None:
+    grey = Image.fromarray(np.full((3, 6), value, dtype=np.int32))
+    assert (squeezed(decode_image(encoded(grey, "TIFF"), "a"), 4) == kept).all()
+
+
+@pytest.mark.parametrize("pixels", [np.float32(0.5), np.int32(2**20), np.int32(-1)])
+def test_pixels_beyond_16_bits_are_refused(pixels: np.float32 | np.int32) -> None:
+    image = Image.fromarray(np.full((3, 6), pixels))
+    with pytest.raises(InvalidInput, match="more than 16 bits"):
+        decode_image(encoded(image, "TIFF"), "a")
+
+
 def test_squeezing_keeps_what_is_left_left() -> None:
     pixels = np.zeros((10, 40, 3), dtype=np.uint8)
     pixels[:, :20, 0] = 255

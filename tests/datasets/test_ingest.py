@@ -92,19 +92,52 @@ def test_every_bad_image_falls_out_with_its_boxes(tmp_path: Path) -> None:
 
 def test_a_wrongly_stated_size_is_repaired(tmp_path: Path) -> None:
     folder = coco_folder(tmp_path)
-    folder.train["images"][0]["width"] = 80
+    folder.train["images"][0]["width"] = 41  # a pixel: whose rounding it was is not known
     folder.train["images"][1].update(width="40", height=None)
     del folder.train["images"][2]["width"], folder.train["images"][2]["height"]
     got = ingest(folder.write())
     assert (got.images[0].width, got.images[0].height) == (40, 30)
     assert got.report.findings == (
         Finding(
-            "train.json", "images[0]", "images/a0.png: stated as 80 x 30, is 40 x 30", "repaired"
+            "train.json", "images[0]", "images/a0.png: stated as 41 x 30, is 40 x 30", "repaired"
         ),
         Finding(
             "train.json", "images[1]", "images/a1.png: stated as -1 x -1, is 40 x 30", "repaired"
         ),
     )
+
+
+def test_boxes_of_an_image_stated_in_another_size_are_scaled(tmp_path: Path) -> None:
+    folder = coco_folder(tmp_path)
+    plain = ingest(folder.write())
+    folder.train["images"][0].update(width=120, height=91)
+    key = folder.train["images"][0]["id"]
+    own = [one for one in folder.train["annotations"] if one["image_id"] == key]
+    for one in own:
+        x, y, width, height = one["bbox"]
+        one["bbox"] = [3 * x, 91 / 30 * y, 3 * width, 91 / 30 * height]
+    got = ingest(folder.write())
+    assert got.report.repaired_boxes == len(own) > 0
+    assert got.annotations.boxes == pytest.approx(plain.annotations.boxes)
+
+
+@pytest.mark.parametrize("size", [(30, 40), (80, 30)])
+def test_boxes_of_an_image_of_another_shape_are_refused_with_it(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    """Turned by a tool that follows the EXIF orientation, for one."""
+    folder = coco_folder(tmp_path)
+    count = ingest(folder.write()).report
+    folder.train["images"][0].update(width=size[0], height=size[1])
+    got = ingest(folder.write()).report
+    assert got.accepted_images == count.accepted_images - 1
+    assert got.refused_images == 1
+    assert got.refused_boxes + got.accepted_boxes == count.accepted_boxes
+    assert "give its boxes in pixels of the file as it is stored" in got.findings[0].problem
+    key = folder.train["images"][0]["id"]
+    others = [one for one in folder.train["annotations"] if one["image_id"] != key]
+    folder.train["annotations"] = others
+    assert ingest(folder.write()).report.accepted_images == count.accepted_images
 
 
 def test_an_image_in_two_roles_refuses_the_dataset_by_name(tmp_path: Path) -> None:

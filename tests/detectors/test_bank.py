@@ -64,6 +64,19 @@ def test_an_image_has_the_same_views_whatever_asks_first_and_in_another_bank(net
     assert not torch.equal(*looks[ids[0]].features[0][:2])
 
 
+def test_features_make_room_for_others_and_are_the_same_when_made_again(
+    net: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, small = bank_of(net), bank_of(net)
+    first = whole.looks(POOL[0])
+    monkeypatch.setattr("mgral_service.detectors.bank.ROOM", 2 * first.bytes)
+    for name in (*POOL[:4], POOL[2]):
+        assert equal(small.looks(name).features, whole.looks(name).features)
+    assert list(small._looks) == [POOL[3], POOL[2]]  # the one used last goes last
+    assert equal(small.looks(POOL[0]).features, first.features)
+    assert small._bytes == 2 * first.bytes
+
+
 def test_labelled_images_are_drawn_and_seen_alike_whatever_batch_is_attached(net: Watched) -> None:
     bank = bank_of(net)
     one = bank.draw_batches(LABELLED, POOL[:3], 4, seed=5)

@@ -37,6 +37,15 @@ def test_the_contact_sheet_shows_each_image_with_its_boxes(tmp_path: Path) -> No
     assert (with_box != _pixels(tmp_path / "bare.png")).any()
 
 
+def test_the_contact_sheet_shows_grey_of_16_bits_as_detectors_see_it(tmp_path: Path) -> None:
+    grey = np.full((100, 200), 0x80FF, dtype=np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    one = SelectedImage("img_a", 1, 0.5, "new")
+    selection = Selection("cyc", "toy", "mgral", "agent", (one,))
+    figures.contact_sheet(selection, {"img_a": tmp_path / "a.png"}, tmp_path / "sheet.png")
+    assert (_pixels(tmp_path / "sheet.png") == 0x80).sum() > 30_000
+
+
 def test_records_of_no_weight_are_not_drawn(tmp_path: Path) -> None:
     figures.table_figure(EVIDENCE, tmp_path / "table.png")
     more = (*EVIDENCE.table, TablePoint(9, "tilted", 0.9, 0.1, 1.0, weight=0.0))
