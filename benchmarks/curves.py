@@ -313,8 +313,8 @@ def table(curves: Curves) -> str:
         "which with so few seeds are too narrow. To match: labels with which the mean curve "
         f"reaches the last mean AP50 of {REFERENCE}. Class "
         "balance: entropy of the classes of all boxes bought, 1 if equally frequent. Overlap: "
-        "mean Jaccard index of the batches of the same seed and cycle. Seconds and trainings: "
-        "spent on choosing in all cycles of a run."
+        "mean Jaccard index of the batches of the same seed and cycle. Seconds: of choosing, the "
+        "median cycle's. Trainings: of proxies, in all cycles of a run."
     )
     return "\n".join([*(f"| {row} |" for row in rows), "", words, ""])
 
