@@ -330,7 +330,9 @@ def scan(
         str,
         typer.Option(help="Folder or URI; what the cycle's detector sees is kept below, by cycle."),
     ] = "out/scan",
-    actors: Annotated[int, typer.Option(min=1, help="At work at the same time.")] = 2,
+    actors: Annotated[
+        int, typer.Option(min=1, help="At work at the same time, a CPU each; one more reads.")
+    ] = 1,
     gpus: Annotated[float, typer.Option(min=0, help="Of each.")] = 0.0,
 ) -> None:
     """Choose from a pool that lies elsewhere, with Ray Data on the cluster.
@@ -342,12 +344,21 @@ def scan(
     from mgral_service.cluster.pool import Actors
     from mgral_service.cluster.proxies import connect
     from mgral_service.store.artifacts import FileArtifacts
+    from mgral_service.strategies.mgral import AGENT
+    from mgral_service.strategies.reasons import spoken
 
     known = settings.from_environment()
     listed = scanning.read_uris(images)
     folder = f"{seen if '://' in seen else Path(seen).resolve()}/{cycle}"  # one detector's sights
     kept = FileArtifacts(known.home / "cycles")
-    trained = scanning.of_cycle(gateway(), kept, cycle, wiring.device_of(known))
+    device = known.device if known.device != "auto" else "cuda" if gpus else "cpu"
+    trained = scanning.of_cycle(gateway(), kept, cycle, device)
+    if trained.winner != AGENT:
+        err.print(
+            f"{cycle} itself took the batch of {spoken(trained.winner)}, not of its agent, which "
+            f"chooses here: see `mgral cycle report {cycle}`",
+            highlight=False,
+        )
     connect()
     done = scanning.scan(listed, trained, budget, folder, Actors(actors, 1.0, gpus))
     scanning.write(done, to)

@@ -25,9 +25,7 @@ from mgral_service.cluster.pool import (
     Observer,
     Refused,
     observe_pool,
-    refused,
     score_pool,
-    seen_in,
     summarise_pool,
 )
 from mgral_service.domain.errors import InvalidInput, NotFound
@@ -39,11 +37,14 @@ from mgral_service.strategies.mgral import policy_weights
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
-    """What a cycle left: its detector, and its policy's weights and what that sees of an image."""
+    """What a cycle left: its detector, and its policy's weights and what that sees of an image.
+    winner: whose batch the cycle itself took.
+    """
 
     observer: Callable[[], Observer]
     weights: Weights
     state: AgentState
+    winner: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +56,20 @@ class Scanned:
 
 
 def read_uris(file: Path) -> list[tuple[str, str]]:
-    """(id, URI) of each line "id,URI", or "URI", which then is its own id. InvalidInput for an id
-    that comes twice, and for a file without lines.
+    """(id, URI) of each line "id,URI", or "URI", which then is its own id; a cell with a comma is
+    quoted. InvalidInput for an id that comes twice, and for a file without lines.
     """
     found: dict[str, str] = {}
-    with file.open(encoding="utf-8", newline="") as lines:
+    with file.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.reader(lines)
         for cells in reader:
             row = [cell.strip() for cell in cells]
             if not any(row):
                 continue
+            where = f"{file}, line {reader.line_num}"
+            if len(row) > 2:
+                raise InvalidInput(where, 'give id,URI or a URI: put one with a comma in "quotes"')
             if row[0] in found:
-                where = f"{file}, line {reader.line_num}"
                 raise InvalidInput(where, f"the id {row[0]!r} came before")
             found[row[0]] = row[-1]
     if not found:
@@ -83,12 +86,10 @@ def scan(
 ) -> Scanned:
     """The `budget` images that the policy's walk over all of them, in their order, scores highest.
 
-    What the detector sees is kept in `folder`; if all images were looked at there before, they are
-    not looked at again. InvalidInput if the folder holds something else.
+    What the detector sees is kept in `folder`; images that were looked at there before are not
+    looked at again. InvalidInput if the folder holds something else.
     """
-    if seen_in(folder) != [name for name, _ in images]:
-        observe_pool(images, trained.observer, folder, actors)
-    lost = refused(folder)
+    lost = observe_pool(images, trained.observer, folder, actors)
     count = len(images) - len(lost)
     if not count:
         return Scanned((), lost)
@@ -125,7 +126,8 @@ def of_cycle(client: Client, artifacts: ArtifactStore, cycle: str, device: str) 
         raise NotFound("trained agent of cycle", cycle)
     classes = client.call("GET", f"/datasets/{spec.dataset}")["classes"]
     observer = partial(DetectorObserver, spec.detector, classes, detector[0], device)
-    return Trained(observer, weights, spec.agent.state)
+    winner = "" if agent is None else agent[1]["winner"]
+    return Trained(observer, weights, spec.agent.state, winner)
 
 
 def write(scanned: Scanned, out: Path) -> None:

@@ -31,7 +31,8 @@ def test_a_line_is_an_id_and_a_uri_or_a_uri(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"), [("", "holds no line"), ("a,x\n \nb,y\na,z\n", "line 4")]
+    ("text", "fault"),
+    [("", "holds no line"), ("a,x\n \nb,y\na,z\n", "line 4"), ("a,file:///x,y.jpg\n", "line 1")],
 )
 def test_a_bad_list_is_refused(tmp_path: Path, text: str, fault: str) -> None:
     file = tmp_path / "images.csv"
@@ -56,7 +57,7 @@ class _Service(Client):
 def _kept(folder: Path) -> FileArtifacts:
     kept = FileArtifacts(folder)
     kept.put("cyc_1", "detector", {"head": np.ones(2)}, {})
-    kept.put("cyc_1", "agent", WEIGHTS, {})
+    kept.put("cyc_1", "agent", WEIGHTS, {"winner": "entropy_root"})
     return kept
 
 
@@ -68,7 +69,7 @@ def test_the_policy_of_a_cycle_is_found(tmp_path: Path) -> None:
             kept.put("cyc_1", "retrained", {"head": np.zeros(2)}, {})
         found = of_cycle(_Service(status), kept, "cyc_1", "cpu")
         assert list(found.weights) == ["lane"]
-        assert found.state == "embedding"
+        assert (found.state, found.winner) == ("embedding", "entropy_root")
         assert isinstance(found.observer, partial)
         assert found.observer.args[2]["head"].tolist() == [1.0, 1.0]
 

@@ -29,6 +29,7 @@ from mgral_service.domain.specs import AgentState
 
 logging.getLogger("ray.data").setLevel(logging.WARNING)
 
+MAX_BYTES = 200_000_000  # of an image file, as in datasets
 THREADS = 8  # of a task that reads, and of an actor that decodes
 _READING_CPUS = 0.25  # of a task that mostly waits for a store
 _SEEN = pa.schema(
@@ -97,15 +98,23 @@ def observe_pool(
     """Look at the (id, URI) of each image, `batch` at a time, and write what was seen to Parquet
     files in `folder`, an absolute path or a URI; answers with the images refused, in their order.
 
-    A URI is what pyarrow opens: file://, s3://, gs://, hdfs://, or an absolute path. The cluster
-    needs a CPU beside those of the actors. InvalidInput if the folder is not empty.
+    What an interrupted call saw there, or one of the list's beginning, is not looked at again. A
+    URI is what pyarrow opens: file://, s3://, gs://, hdfs://, or an absolute path. InvalidInput if
+    the folder holds something else, or the cluster has no CPU beside those of the actors.
     """
     store, path = place_of(folder)
-    if store.get_file_info(fs.FileSelector(path, allow_not_found=True)):
-        raise InvalidInput(folder, "holds files already: give an empty folder")
-    if not images:
-        return ()
-    rows = [{"position": at, "id": name, "uri": uri} for at, (name, uri) in enumerate(images)]
+    have = _looked_at(folder)
+    names = dict(enumerate(name for name, _ in images))
+    if any(names.get(at) != name for at, name in have.items()):
+        raise InvalidInput(folder, "holds what was seen of another list: give an empty folder")
+    rows = [
+        {"position": at, "id": name, "uri": uri}
+        for at, (name, uri) in enumerate(images)
+        if at not in have
+    ]
+    if not rows:
+        return refused(folder) if images else ()
+    _require_room(actors)
     read = ray.data.from_items(rows).map_batches(
         _read, batch_size=batch, batch_format="pyarrow", num_cpus=_READING_CPUS
     )
@@ -126,16 +135,32 @@ def refused(folder: str) -> tuple[Refused, ...]:
     return tuple(Refused(row["id"], row["cause"]) for row in lost.to_pylist())
 
 
-def seen_in(folder: str) -> list[str]:
-    """Ids of an observation, refused ones included, in the order given; none in an empty folder."""
+def _looked_at(folder: str) -> dict[int, str]:
+    """Ids by position of all images looked at, refused ones included. InvalidInput for a file that
+    is no part of an observation, or only a beginning of one.
+    """
     store, path = place_of(folder)
-    if not store.get_file_info(fs.FileSelector(path, allow_not_found=True)):
-        return []
-    return list(
-        parquet.read_table(path, columns=["position", "id"], filesystem=store)
-        .sort_by("position")["id"]
-        .to_pylist()
-    )
+    found: dict[int, str] = {}
+    for one in store.get_file_info(fs.FileSelector(path, allow_not_found=True)):
+        try:
+            rows = parquet.read_table(one.path, columns=["position", "id"], filesystem=store)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InvalidInput(
+                one.path, f"is no file of an observation ({error}): delete it, and go on"
+            ) from None
+        found |= dict(zip(rows["position"].to_pylist(), rows["id"].to_pylist(), strict=True))
+    return found
+
+
+def _require_room(actors: Actors) -> None:
+    """InvalidInput for a cluster that the actors fill: reading and writing would wait for ever."""
+    have = ray.cluster_resources().get("CPU", 0.0)
+    if actors.count * actors.cpus + 1 > have:
+        raise InvalidInput(
+            "actors",
+            f"{actors.count} leave no CPU of the cluster's {have:g} to read and write with: ask "
+            "for fewer, or for a larger cluster",
+        )
 
 
 def observation_in(folder: str) -> PoolObservation:
@@ -232,6 +257,8 @@ def _content(uri: str) -> tuple[bytes | None, str | None]:
     try:
         store, path = place_of(uri)
         with store.open_input_file(path) as file:
+            if file.size() > MAX_BYTES:
+                return None, f"{uri}: is larger than {MAX_BYTES // 1_000_000} MB"
             return file.read(), None
     except (OSError, ValueError) as error:  # pyarrow's own are of these
         return None, f"{uri}: cannot be read: {error}"

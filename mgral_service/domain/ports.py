@@ -231,8 +231,10 @@ class EventLog(Protocol):
         """Events after that id, oldest first; "0" reads from the start. Returns at once."""
         ...
 
-    def last(self, cycle: str, kind: str) -> Event | None:
-        """The newest event of that kind among the last hundred."""
+    def last(self, cycle: str, kind: str, phase: str | None = None) -> Event | None:
+        """The newest event of that kind, and of that phase if one is given, among the last
+        hundred.
+        """
         ...
 
 

@@ -156,6 +156,10 @@ class Event:
     kind: str
     data: Mapping[str, Any]
 
+    def tells(self, kind: str, phase: str | None) -> bool:
+        """Whether it is of that kind, and of that phase if one is given."""
+        return self.kind == kind and phase in {None, self.data.get("phase")}
+
 
 # --- the table ------------------------------------------------------------------------------------
 

@@ -160,12 +160,14 @@ def _check(ports: GatewayPorts, spec: CycleSpec) -> None:
 
 
 def _progress(ports: GatewayPorts, record: CycleRecord) -> Progress | None:
-    """Of the phase the cycle is in; None if nobody reported any yet."""
+    """Of the phase the cycle is in; None if nobody reported any lately. (While the agent learns,
+    proxies that it proposed report too.)
+    """
     if record.status is Status.TRAINING_PROXIES:
         done = min(ports.stores.table.count(record.id), record.spec.table.records)
         return Progress(record.status, done, record.spec.table.records)
-    event = ports.stores.events.last(record.id, "progress")
-    if event is None or event.data.get("phase") != record.status:
+    event = ports.stores.events.last(record.id, "progress", record.status.value)
+    if event is None:
         return None
     names = ("phase", "done", "total", "figures")
     return codec.build(Progress, {name: event.data[name] for name in names if name in event.data})

@@ -139,6 +139,16 @@ class SelectionOut(Out):
         )
 
 
+class CocoOut(Out):
+    """A selection as COCO JSON (?format=coco), the detector's boxes as pre-labels."""
+
+    info: dict[str, Any]
+    licenses: list[dict[str, Any]]
+    categories: list[dict[str, Any]]
+    images: list[dict[str, Any]]
+    annotations: list[dict[str, Any]]
+
+
 class AnswersOut(Out):
     """How posted annotations met the selection; `status` is the cycle's now."""
 

@@ -31,7 +31,7 @@ from mgral_service.gateway.requests import (
     page_limit,
     page_token,
 )
-from mgral_service.gateway.schemas import AnswersOut, SelectionOut
+from mgral_service.gateway.schemas import AnswersOut, CocoOut, SelectionOut
 from mgral_service.gateway.supervision import move, try_launch
 
 LEASE_S = 30.0  # while annotations are kept
@@ -52,7 +52,7 @@ def _add_reading(router: APIRouter, ports: GatewayPorts) -> None:
         "/selections/{cycle}",
         responses={
             **problems_of(400, 404, 409, 503),
-            200: {"model": SelectionOut, "content": {"text/csv": {}}},
+            200: {"model": SelectionOut | CocoOut, "content": {"text/csv": {}}},
             304: {"description": "Not changed since the ETag"},
         },
     )
@@ -79,7 +79,8 @@ def _add_reading(router: APIRouter, ports: GatewayPorts) -> None:
         else:
             body, media = _page(selection, budget, page_limit(page_size), token), "application/json"
         tag = f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
-        if tag in [one.strip() for one in (if_none_match or "").split(",")]:
+        known = [one.strip().removeprefix("W/") for one in (if_none_match or "").split(",")]
+        if tag in known or "*" in known:
             return Response(status_code=304, headers={"ETag": tag})
         return Response(body, media_type=media, headers={"ETag": tag})
 

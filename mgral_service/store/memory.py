@@ -185,10 +185,10 @@ class MemoryEvents:
             mine = self._events.get(cycle, [])
             return tuple(event for event in mine if event_order(event.id) > start)[:limit]
 
-    def last(self, cycle: str, kind: str) -> Event | None:
+    def last(self, cycle: str, kind: str, phase: str | None = None) -> Event | None:
         with self._lock:
             recent = self._events.get(cycle, [])[-EVENTS_SEARCHED:]
-        return next((event for event in reversed(recent) if event.kind == kind), None)
+        return next((event for event in reversed(recent) if event.tells(kind, phase)), None)
 
 
 class MemoryDatasets:

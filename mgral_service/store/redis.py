@@ -235,10 +235,11 @@ class RedisEvents:
         rows = self._link.call(lambda client: client.xrange(key, min=start, count=limit))
         return tuple(_event_of(row) for row in rows)
 
-    def last(self, cycle: str, kind: str) -> Event | None:
+    def last(self, cycle: str, kind: str, phase: str | None = None) -> Event | None:
         key = self._link.key("events", cycle)
         rows = self._link.call(lambda client: client.xrevrange(key, count=EVENTS_SEARCHED))
-        return next((_event_of(row) for row in rows if row[1][b"kind"].decode() == kind), None)
+        events = (_event_of(row) for row in rows if row[1][b"kind"].decode() == kind)
+        return next((event for event in events if event.tells(kind, phase)), None)
 
 
 class RedisDatasets:

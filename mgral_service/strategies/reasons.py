@@ -89,7 +89,7 @@ def _percentiles(pool: FloatArray, values: FloatArray) -> FloatArray:
 
 def _doubt(view: PoolView, at: int, percentile: float) -> str:
     entropy = view.entropy.mean[at]
-    if view.entropy.sum[at] <= 0:
+    if view.evidence[at].sum() <= 0:
         return "the detector found nothing in it"
     return f"its entropy of {entropy:.2f} is above that of {percentile:.0f} % of the pool"
 

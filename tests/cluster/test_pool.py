@@ -1,8 +1,10 @@
 """A pool of image files, seen and scored by Ray Data, against the same in one process."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 
 from mgral_service.agent.policy import Policy, score, weights_of
 from mgral_service.agent.streaming import Best, Moments, lane_scorer, lane_steps
+from mgral_service.cluster import pool
 from mgral_service.cluster.pool import (
     Actors,
     Refused,
@@ -52,6 +55,7 @@ class Seen:
     uris: tuple[str, ...]
     refused: tuple[Refused, ...]
     local: PoolObservation
+    factory: Callable[[], DetectorObserver]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +74,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Seen:
     out = (folder / "seen").as_uri()
     factory = partial(DetectorObserver, SPEC, CLASSES, detector.state())
     lost = observe_pool(list(zip(IMAGES.ids, uris, strict=True)), factory, out, Actors(), 5)
-    return Seen(out, uris, lost, detector.observe(KEPT, lambda progress: None))
+    return Seen(out, uris, lost, detector.observe(KEPT, lambda progress: None), factory)
 
 
 @pytest.mark.cluster
@@ -118,7 +122,8 @@ def test_what_was_seen_is_not_looked_at_again(seen: Seen) -> None:
     points = seen.local.embeddings
     weights = weights_of(Policy(points.shape[1], torch.Generator().manual_seed(0)), LANE)
     images = list(zip(IMAGES.ids, seen.uris, strict=True))
-    found = scan(images, Trained(_no_observer, weights, "embedding"), 5, seen.folder, Actors())
+    trained = Trained(_no_observer, weights, "embedding", "agent")
+    found = scan(images, trained, 5, seen.folder, Actors())
     scores = score(weights, standardise(points))
     wanted = [KEPT[at] for at in np.argsort(-scores)[:5]]
     assert [name for name, _, _ in found.images] == wanted
@@ -129,13 +134,58 @@ def test_what_was_seen_is_not_looked_at_again(seen: Seen) -> None:
 @pytest.mark.cluster
 def test_a_folder_of_another_pool_is_refused(seen: Seen) -> None:
     with pytest.raises(InvalidInput, match="give an empty folder"):
-        scan([("a", seen.uris[0])], Trained(_no_observer, {}, "full"), 1, seen.folder, Actors())
+        observe_pool([("a", seen.uris[0])], _no_observer, seen.folder, Actors())
 
 
 @pytest.mark.cluster
-def test_a_folder_with_files_is_refused(seen: Seen) -> None:
-    with pytest.raises(InvalidInput, match="give an empty folder"):
-        observe_pool([("a", seen.uris[0])], _no_observer, seen.folder, Actors())
+def test_an_interrupted_observation_goes_on(seen: Seen, tmp_path: Path) -> None:
+    """And a list may grow at its end."""
+    images = list(zip(IMAGES.ids, seen.uris, strict=True))
+    out = (tmp_path / "seen").as_uri()
+    observe_pool(images[:5], seen.factory, out, Actors(), 5)
+    lost = observe_pool(
+        images, partial(_Noting, seen.factory, str(tmp_path / "asked")), out, Actors()
+    )
+    asked = (tmp_path / "asked").read_text().split()
+    assert sorted(asked) == sorted(name for name in KEPT if IMAGES.position[name] >= 5)
+    assert lost == seen.refused
+    assert observation_in(out).ids == KEPT
+    (torn,) = {next((tmp_path / "seen").glob("*.parquet"))}
+    torn.write_bytes(torn.read_bytes()[:100])
+    with pytest.raises(InvalidInput, match="delete it, and go on"):
+        observe_pool(images, _no_observer, out, Actors())
+
+
+@pytest.mark.cluster
+def test_actors_that_fill_the_cluster_are_refused(ray_cluster: None, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="ask for fewer"):
+        observe_pool([("a", "/a.png")], _no_observer, str(tmp_path / "seen"), Actors(1000))
+
+
+def test_a_file_too_large_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"x" * 2_000_001)
+    monkeypatch.setattr(pool, "MAX_BYTES", 2_000_000)
+    assert pool._content(str(tmp_path / "a.mp4")) == (
+        None,
+        f"{tmp_path}/a.mp4: is larger than 2 MB",
+    )
+
+
+class _Noting:
+    """An observer that notes what it is asked."""
+
+    def __init__(self, factory: Callable[[], DetectorObserver], file: str) -> None:
+        self._inner, self._file = factory(), file
+
+    def decode(self, data: bytes, uri: str) -> Any:
+        return self._inner.decode(data, uri)
+
+    def observe(self, ids: Sequence[str], images: Sequence[Any]) -> PoolObservation:
+        with Path(self._file).open("a") as file:
+            file.write(" ".join((*ids, "")))
+        return self._inner.observe(ids, images)
 
 
 def _no_observer() -> DetectorObserver:

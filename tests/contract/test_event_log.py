@@ -34,6 +34,7 @@ def test_the_last_of_a_kind(stores: Stores) -> None:
     stores.events.append("cyc_1", "progress", {"done": 1})
     stores.events.append("cyc_1", "progress", {"done": 2})
     stores.events.append("cyc_1", "other", {})
+    assert stores.events.last("cyc_1", "progress", "EVALUATING") is None
     event = stores.events.last("cyc_1", "progress")
     assert event is not None
     assert event.data == {"done": 2}
