@@ -28,7 +28,7 @@ class Display:
         self._console = console
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._started: dict[str, tuple[float, int]] = {}  # when a phase was first told, and what
+        self._started: dict[str, tuple[float, int, int]] = {}  # when, what was done; done since
         self._printed = 0.0
 
     def __enter__(self) -> Self:
@@ -75,7 +75,10 @@ class Display:
             self._bars.update(self._tasks[phase], completed=done, total=total, figures=figures)
             return
         now = time.monotonic()
-        first, had = self._started.setdefault(phase, (now, done))
+        first, had, last = self._started.get(phase, (now, done, done))
+        if done < last:  # the phase begins again, as with a detector for each base
+            first, had = now, done
+        self._started[phase] = first, had, done
         if 0 < done < total and now - self._printed < LINE_S:
             return
         self._printed = now

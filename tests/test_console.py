@@ -42,6 +42,16 @@ def test_the_time_left_is_told_by_what_was_done_since(monkeypatch: pytest.Monkey
     assert "152/200, ETA 1440 s" in third
 
 
+def test_a_phase_that_begins_again_is_told_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A detector is fitted for each base of hindsight records, all as FITTING."""
+    sink, now = io.StringIO(), iter([10.0, 100.0, 110.0, 120.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    with Display(Console(file=sink, force_terminal=False, width=120)) as show:
+        for done in (0, 200, 40, 80):
+            show("progress", PROGRESS | {"done": done, "total": 200})
+    assert "80/200, ETA 30 s" in sink.getvalue().splitlines()[-1]
+
+
 def test_on_a_terminal_progress_is_a_bar() -> None:
     shown = _shown(terminal=True)
     assert "━" in shown
