@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import socket
 import sys
 from dataclasses import replace
 from enum import StrEnum
@@ -151,11 +149,10 @@ def run(
     if device is not None:
         known = known.model_copy(update={"device": device})
     if cycle is not None:
-        from mgral_service.driver import drive
+        from mgral_service.driver import drive, this_process
 
-        owner = f"{socket.gethostname()}/{os.getpid()}"
         with Display(err) as show:
-            record = drive(cycle, wiring.driver_ports(known), owner, show)
+            record = drive(cycle, wiring.driver_ports(known), this_process(), show)
         problem = record.problem
         if problem is not None:
             raise MgralError(f"{problem.code}: {problem.detail}")

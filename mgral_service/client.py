@@ -24,9 +24,6 @@ class Refused(MgralError):
 class Missing(NotFound):
     """404, in the service's words."""
 
-    def __init__(self, words: str) -> None:
-        super().__init__("resource", words)
-
     def __str__(self) -> str:
         return self.name
 
@@ -156,7 +153,7 @@ def _error_of(answer: httpx.Response) -> MgralError:
     if code in {401, 403}:
         return Refused(detail)
     if code == 404:
-        return Missing(detail)
+        return Missing("resource", detail)
     if code == 409:
         return Conflict(detail)
     if code in {429, 503, 504}:

@@ -4,6 +4,8 @@ how that ended.
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,6 +52,11 @@ class DriverPorts:
     stores: Stores
     artifacts: ArtifactStore
     workbench: Callable[[CycleRecord, PoolSplit, Report], cycle.Workbench]
+
+
+def this_process() -> str:
+    """As the owner of a lease."""
+    return f"{socket.gethostname()}/{os.getpid()}"
 
 
 def drive(

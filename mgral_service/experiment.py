@@ -9,8 +9,6 @@ or was cancelled before its images were annotated is tried anew, with the proxie
 from __future__ import annotations
 
 import hashlib
-import os
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,7 +27,7 @@ from mgral_service.domain.records import (
     Status,
 )
 from mgral_service.domain.specs import ExperimentSpec
-from mgral_service.driver import DriverPorts, Tell, acquire, drive
+from mgral_service.driver import DriverPorts, Tell, acquire, drive, this_process
 from mgral_service.settings import Settings
 
 ANNOTATED = (
@@ -104,7 +102,7 @@ def _hand_over(before: CycleRecord, name: str, ports: DriverPorts) -> None:
     except Unreadable:
         return
     report = replace(report, cycle=name, failed_proxies=(), evidence=None, words=())
-    lease = acquire(name, ports, _owner())
+    lease = acquire(name, ports, this_process())
     try:
         for what in ("observation", "detector"):
             kept = artifacts.get(before.id, what)
@@ -115,10 +113,6 @@ def _hand_over(before: CycleRecord, name: str, ports: DriverPorts) -> None:
             stores.table.put(replace(record, cycle=name), lease)
     finally:
         stores.cycles.release(name, lease)
-
-
-def _owner() -> str:
-    return f"{socket.gethostname()}/{os.getpid()}"
 
 
 def _cause(record: CycleRecord) -> str:
@@ -149,7 +143,7 @@ def _one_cycle(
 
 
 def _driven(name: str, ports: DriverPorts, tell: Tell) -> CycleRecord:
-    record = drive(name, ports, _owner(), tell)
+    record = drive(name, ports, this_process(), tell)
     if record.status in {Status.FAILED, Status.CANCELLED}:
         annotated = _annotated(record, ports)
         advice = ANNOTATED if annotated else "Run the file again to try it anew"

@@ -1,5 +1,6 @@
 """The client against a real gateway over memory."""
 
+import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -31,8 +32,9 @@ def start(client: Client) -> str:
 
 
 def test_what_is_not_found_is_told_in_the_service_s_words(client: Client) -> None:
-    with pytest.raises(NotFound, match=r"^no dataset named 'digitz'$"):
+    with pytest.raises(NotFound, match=r"^no dataset named 'digitz'$") as raised:
         client.start({"dataset": "digitz", "budget": 2})
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
     with pytest.raises(InvalidInput, match="budget"):
         client.start({"dataset": "digits", "budget": 2000})
 

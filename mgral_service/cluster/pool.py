@@ -8,6 +8,7 @@ An image that cannot be read or decoded is refused with its URI, and nothing els
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,11 +26,11 @@ from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.boxes import Detections, PoolObservation
 from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.features import detection_state
+from mgral_service.domain.records import MOST_FILE_BYTES
 from mgral_service.domain.specs import AgentState
 
 logging.getLogger("ray.data").setLevel(logging.WARNING)
 
-MAX_BYTES = 200_000_000  # of an image file, as in datasets
 THREADS = 8  # of a task that reads, and of an actor that decodes
 _READING_CPUS = 0.25  # of a task that mostly waits for a store
 _SEEN = pa.schema(
@@ -100,7 +101,7 @@ def observe_pool(
 
     What an interrupted call saw there, or one of the list's beginning, is not looked at again. A
     URI is what pyarrow opens: file://, s3://, gs://, hdfs://, or an absolute path. InvalidInput if
-    the folder holds something else, or the cluster has no CPU beside those of the actors.
+    the folder holds something else, or a cluster that cannot grow has no CPU beside the actors'.
     """
     store, path = place_of(folder)
     have = _looked_at(folder)
@@ -144,22 +145,27 @@ def _looked_at(folder: str) -> dict[int, str]:
     for one in store.get_file_info(fs.FileSelector(path, allow_not_found=True)):
         try:
             rows = parquet.read_table(one.path, columns=["position", "id"], filesystem=store)
-        except (pa.ArrowInvalid, OSError) as error:
+            places, names = (rows[name].to_pylist() for name in ("position", "id"))
+        except (pa.ArrowInvalid, KeyError, OSError) as error:
             raise InvalidInput(
                 one.path, f"is no file of an observation ({error}): delete it, and go on"
             ) from None
-        found |= dict(zip(rows["position"].to_pylist(), rows["id"].to_pylist(), strict=True))
+        found |= dict(zip(places, names, strict=True))
     return found
 
 
 def _require_room(actors: Actors) -> None:
-    """InvalidInput for a cluster that the actors fill: reading and writing would wait for ever."""
+    """InvalidInput where the actors fill a cluster of this machine alone: reading and writing would
+    wait for ever. One that RAY_ADDRESS names may grow.
+    """
+    if "RAY_ADDRESS" in os.environ:
+        return
     have = ray.cluster_resources().get("CPU", 0.0)
     if actors.count * actors.cpus + 1 > have:
         raise InvalidInput(
             "actors",
             f"{actors.count} leave no CPU of the cluster's {have:g} to read and write with: ask "
-            "for fewer, or for a larger cluster",
+            "for fewer, or name a larger cluster by RAY_ADDRESS",
         )
 
 
@@ -257,8 +263,8 @@ def _content(uri: str) -> tuple[bytes | None, str | None]:
     try:
         store, path = place_of(uri)
         with store.open_input_file(path) as file:
-            if file.size() > MAX_BYTES:
-                return None, f"{uri}: is larger than {MAX_BYTES // 1_000_000} MB"
+            if file.size() > MOST_FILE_BYTES:
+                return None, f"{uri}: is larger than {MOST_FILE_BYTES // 1_000_000} MB"
             return file.read(), None
     except (OSError, ValueError) as error:  # pyarrow's own are of these
         return None, f"{uri}: cannot be read: {error}"

@@ -16,11 +16,10 @@ from PIL import Image, UnidentifiedImageError
 
 from mgral_service.domain.arrays import ImageArray
 from mgral_service.domain.errors import DatasetRefused, InvalidInput
-from mgral_service.domain.records import ImageRecord
+from mgral_service.domain.records import MOST_FILE_BYTES, ImageRecord
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000
-MAX_BYTES = 200_000_000
 MOST_GREY = 2**16 - 1
 
 
@@ -49,8 +48,8 @@ def read_image(root: Path, folder: Path, file: str) -> bytes:
             raise InvalidInput(file, "leads outside the images folder")
         if not path.is_file():
             raise InvalidInput(file, "no such image file")
-        if path.stat().st_size > MAX_BYTES:
-            raise InvalidInput(file, f"is larger than {MAX_BYTES // 1_000_000} MB")
+        if path.stat().st_size > MOST_FILE_BYTES:
+            raise InvalidInput(file, f"is larger than {MOST_FILE_BYTES // 1_000_000} MB")
         return path.read_bytes()
     except (OSError, ValueError, RuntimeError) as error:
         raise InvalidInput(file, f"cannot be read: {error}") from None

@@ -12,6 +12,9 @@ from mgral_service.domain.specs import CycleSpec, DatasetSpec
 # --- datasets -------------------------------------------------------------------------------------
 
 
+MOST_FILE_BYTES = 200_000_000  # of an image; larger ones are refused unread
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One image file. `id` is `img_` and 20 hex digits of the content's SHA-256: the same file has

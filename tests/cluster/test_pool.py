@@ -166,7 +166,7 @@ def test_a_file_too_large_is_refused_unread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.mp4").write_bytes(b"x" * 2_000_001)
-    monkeypatch.setattr(pool, "MAX_BYTES", 2_000_000)
+    monkeypatch.setattr(pool, "MOST_FILE_BYTES", 2_000_000)
     assert pool._content(str(tmp_path / "a.mp4")) == (
         None,
         f"{tmp_path}/a.mp4: is larger than 2 MB",

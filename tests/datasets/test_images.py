@@ -80,7 +80,7 @@ def test_a_decompression_bomb_is_refused_unopened(tmp_path: Path, sides: tuple[i
 
 
 def test_a_file_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_BYTES", 100)
+    monkeypatch.setattr(images, "MOST_FILE_BYTES", 100)
     with pytest.raises(InvalidInput, match="larger"):
         inspect(tmp_path, picture(0))
 
