@@ -31,9 +31,25 @@ from mgral_service.metrics import METRICS
 from mgral_service.strategies import STRATEGIES
 from mgral_service.table import out_of_fold
 
-WORLDS = {"vehicles": "vehicles_openimages", "digits": "digits"}
 Source = Literal["scoring", "labelled", "semi_supervised"]
-LABELLED, BUDGET = 120, 40
+BUDGET = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which images, how many of them labelled, and what tables are drawn from there."""
+
+    data: str
+    labelled: int
+    sources: tuple[Source, ...]
+
+
+WORLDS = {
+    "vehicles-40": Place("vehicles_openimages", 40, ("scoring", "semi_supervised")),
+    "digits-40": Place("digits", 40, ("scoring", "semi_supervised")),
+    "vehicles-120": Place("vehicles_openimages", 120, ("labelled",)),
+    "digits-120": Place("digits", 120, ("labelled",)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +94,9 @@ class Site:
 
     def __init__(self, name: str, scale: Scale, device: str, kept: Path) -> None:
         self.name, self.scale, self.device, self._kept = name, scale, device, kept
-        self.world: World = world(WORLDS[name], scale.detector, LABELLED, device)
+        place = WORLDS[name]
+        self.labelled = place.labelled
+        self.world: World = world(place.data, scale.detector, place.labelled, device)
         data = self.world.data
         every = {*data.labelled, *data.scoring}
         paid = {*self.world.labelled, *self.world.scoring}

@@ -1,13 +1,16 @@
 """Does a value model rank batches it has not seen as their labels will?
 
-Truth: batches of the pool, uniform and tilted, trained with their labels beside all labelled
-images, measured twice. A measurement, and a record of a table, is the mean of four short trainings
-with seeds of their own. Estimates: from tables of 16, 32 and 64 records, uniform or tilted, with
-batches of the pool without labels ("semi_supervised"), or with hindsight of batches of the scoring
-images ("scoring") or of the labelled ones ("labelled"), read by each value model. "told" is how
-reliable the model calls itself, as a cycle's report does. "own" is a mark no table can be: how the
-held-out batches, once labelled, estimate each other, although they share images. The ceiling is
-what an estimate without fault would reach against a truth of that noise.
+Beside 40 labelled images, as in a first cycle, and beside 120. Truth: batches of 40 of the pool,
+uniform and tilted, trained with their labels beside all labelled images, measured twice. A
+measurement, and a record of a table, is the mean of four short trainings with seeds of their own.
+Estimates: from tables of 16, 32 and 64 records, uniform or tilted, with batches of the pool without
+labels ("semi_supervised"), or with hindsight of batches of the scoring images ("scoring") or, where
+they are many, of the labelled ones ("labelled"), read by each value model. Half of a tilted table
+of scoring images tries strategies, which teaches no value model. "told" is how reliable the model
+calls itself, as a cycle's report does. "own" is a mark no table can be: how the held-out batches,
+once labelled, estimate each other, although they share images. The ceiling is what an estimate
+without fault would reach against a truth of that noise: from seed to seed. What a batch would bring
+on other images than those that score differs as well, which is not in it.
 
 Trainings are kept in a folder (`--kept`), so an interrupted run goes on; delete those of a table
 when the code of its design has changed. The table and the figure lie beside them.
@@ -29,7 +32,7 @@ from typing import Literal
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.fidelity_site import BUDGET, LABELLED, QUICK, WORLDS, Scale, Site, Source
+from benchmarks.fidelity_site import BUDGET, QUICK, WORLDS, Scale, Site, Source
 from benchmarks.harness import HERE, Figures, Options, main
 from benchmarks.proxy_throughput import cluster
 from benchmarks.ranking import Agreement, between, spreads, within
@@ -64,8 +67,12 @@ class Asked:
     scale: Scale
     folder: Path
 
-    def lines(self) -> Iterator[tuple[Source, str, Model]]:
-        return product(self.sources, DESIGNS, MODELS)
+    def tables(self, world: str) -> Iterator[tuple[Source, Literal["uniform", "tilted"]]]:
+        sources = [one for one in WORLDS[world].sources if one in self.sources]
+        return product(sources, DESIGNS)
+
+    def lines(self, world: str) -> Iterator[tuple[Source, str, Model]]:
+        return ((*table, model) for table, model in product(self.tables(world), MODELS))
 
 
 def own_flags() -> argparse.ArgumentParser:
@@ -94,8 +101,7 @@ def measure(options: Options) -> Figures:
             site = Site(name, asked.scale, options.device, asked.folder)
             batches, truth = held_out(site)
             tables: dict[tuple[Source, str], LookupTable] = {
-                (source, kind): table_of(site, source, kind)
-                for source, kind in product(asked.sources, DESIGNS)
+                (source, kind): table_of(site, source, kind) for source, kind in asked.tables(name)
             }
             figures |= compared(site, batches, truth, tables) | own(site, batches, truth)
     best = max((key for key in figures if key.endswith("_all_spearman")), key=figures.__getitem__)
@@ -118,7 +124,7 @@ def held_out(site: Site) -> tuple[dict[str, list[IntArray]], dict[str, FloatArra
             site.scale.held_out,
             BUDGET,
             site.seen,
-            np.arange(LABELLED),
+            np.arange(site.labelled),
             site.places(site.pool),
             {},
             np.random.default_rng([99, turn]),
@@ -259,7 +265,7 @@ def thinned(table: LookupTable, records: int) -> LookupTable:
 def fitted(site: Site, table: LookupTable, model: Model, seen: PoolObservation) -> ValueModel:
     build = VALUE_MODELS[model]
     spec = replace(site.table, value_model=model)
-    made = build(seen.out_of_fold, np.arange(LABELLED), site.world.data.classes, spec)
+    made = build(seen.out_of_fold, np.arange(site.labelled), site.world.data.classes, spec)
     counted, _ = weigh(table, site.table.rotations, np.random.default_rng(0))
     made.fit(counted)
     return made
@@ -273,7 +279,7 @@ def tabled(figures: Mapping[str, float], asked: Asked) -> str:
     head = "| world | source | design | value model |" + "".join(f" {one} |" for one in sizes)
     rows = [head, "| --- | --- | --- | --- |" + " ---: |" * len(sizes)]
     for world_name in asked.worlds:
-        for source, kind, model in asked.lines():
+        for source, kind, model in asked.lines(world_name):
             names = [f"{world_name}_{source}_{kind}_{size}_{model}" for size in sizes]
             cells = [
                 f"{figures[f'{one}_all_spearman']:.2f} ({figures[f'{one}_told']:.2f})"
@@ -291,7 +297,7 @@ def draw(figures: Mapping[str, float], asked: Asked) -> None:
     for row, name in enumerate(worlds):
         for column, kind in enumerate(("uniform", "tilted", "all")):
             panel = axes[row][column]
-            for source, design_of, model in asked.lines():
+            for source, design_of, model in asked.lines(name):
                 tables = [f"{name}_{source}_{design_of}_{size}_{model}" for size in sizes]
                 panel.plot(
                     sizes,
@@ -312,5 +318,5 @@ def draw(figures: Mapping[str, float], asked: Asked) -> None:
 
 
 if __name__ == "__main__":
-    words = "value models against batches' labels: 120 labelled + 40"
+    words = "value models against batches' labels: 40 and 120 labelled, batches of 40"
     main("reward_fidelity", words, measure, own=own_flags())

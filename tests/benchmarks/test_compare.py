@@ -73,7 +73,7 @@ def test_as_printed_has_every_switch_of_the_paper() -> None:
     assert (table.average, table.common_draws, table.checkpoints) == (True, False, 1)
     assert (agent.baseline, agent.memory, agent.draws, agent.lane) == ("paper", 0.5, 1, 0)
     assert (agent.caution, agent.entropy, agent.clusters) == (0.0, 0.0, 0)
-    assert table.records == WORLDS["digits"].table.records // 4
+    assert table.records == WORLDS["digits"].table.records // 8
 
 
 def test_as_printed_is_sed_on_a_pyramid() -> None:

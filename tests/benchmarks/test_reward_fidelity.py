@@ -61,6 +61,7 @@ def test_kept_scores_go_with_the_batches_they_are_of(tmp_path: Path) -> None:
     site: Any = SimpleNamespace(
         scale=QUICK,
         seen=seen,
+        labelled=120,
         pool=ids[120:],
         world=SimpleNamespace(labelled=ids[:120]),
         ledger=lambda what: ledger,
@@ -78,13 +79,13 @@ def test_kept_scores_go_with_the_batches_they_are_of(tmp_path: Path) -> None:
 
 
 def test_the_table_has_a_line_for_each_way_to_fill_one(tmp_path: Path) -> None:
-    asked = Asked(("digits",), ("scoring",), QUICK, tmp_path)
+    asked = Asked(("digits-40",), ("scoring",), QUICK, tmp_path)
     figures: dict[str, float] = {}
-    for at, (source, kind, model) in enumerate(asked.lines()):
+    for at, (source, kind, model) in enumerate(asked.lines("digits-40")):
         for size in QUICK.records:
-            name = f"digits_{source}_{kind}_{size}_{model}"
+            name = f"digits-40_{source}_{kind}_{size}_{model}"
             figures |= {f"{name}_all_spearman": 0.1 * at, f"{name}_told": -0.5}
     head, _, *rows = tabled(figures, asked).splitlines()
     assert head == "| world | source | design | value model | 4 | 8 |"
     assert len(rows) == 6
-    assert rows[1] == "| digits | scoring | uniform | ridge | 0.10 (-0.50) | 0.10 (-0.50) |"
+    assert rows[1] == "| digits-40 | scoring | uniform | ridge | 0.10 (-0.50) | 0.10 (-0.50) |"
