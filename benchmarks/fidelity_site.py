@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -26,12 +27,13 @@ from mgral_service.domain.boxes import Detections, PoolObservation
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import ProxyTrainer, QueryStrategy, Weights
 from mgral_service.domain.records import LookupRecord, Progress
-from mgral_service.domain.specs import CycleSpec, DetectorSpec, TableSpec
+from mgral_service.domain.specs import CycleSpec, DetectorSpec, Metric, TableSpec
 from mgral_service.metrics import METRICS
 from mgral_service.strategies import STRATEGIES
 from mgral_service.table import out_of_fold
 
-Source = Literal["scoring", "labelled", "semi_supervised"]
+Source = Literal["scoring", "scoring_ap30", "labelled", "semi_supervised"]
+AP30 = "_ap30"  # ends a source whose proxies are scored by that, others by AP50
 BUDGET = 40
 
 
@@ -44,9 +46,10 @@ class Place:
     sources: tuple[Source, ...]
 
 
+FIRST_CYCLE: tuple[Source, ...] = ("scoring", "scoring_ap30", "semi_supervised")
 WORLDS = {
-    "vehicles-40": Place("vehicles_openimages", 40, ("scoring", "semi_supervised")),
-    "digits-40": Place("digits", 40, ("scoring", "semi_supervised")),
+    "vehicles-40": Place("vehicles_openimages", 40, FIRST_CYCLE),
+    "digits-40": Place("digits", 40, FIRST_CYCLE),
     "vehicles-120": Place("vehicles_openimages", 120, ("labelled",)),
     "digits-120": Place("digits", 120, ("labelled",)),
 }
@@ -117,15 +120,23 @@ class Site:
         )
         self.table = short(whole)
         self._folder = TemporaryDirectory()
-        self.proxies = self._trainer()
+        self.proxies = self._trainer("ap50")
 
-    def _trainer(self) -> ProxyTrainer:
-        build = partial(local, self.scale.detector, self.table, self.world, self.device)
+    def _trainer(self, metric: Metric) -> ProxyTrainer:
+        build = partial(local, self.scale.detector, self.table, self.world, metric, self.device)
         if find_spec("ray") is None or self.device != "cpu":
             return build()
         from mgral_service.cluster.proxies import RayProxyTrainer
 
         return RayProxyTrainer(build, 2, 1.0, 0.0, 0, Path(self._folder.name))
+
+    def rewarded(self, source: Source) -> Self:
+        """The same with proxies that are scored as those of such a table."""
+        if not source.endswith(AP30):
+            return self
+        other = copy(self)
+        other.proxies = self._trainer("ap30")
+        return other
 
     def strategy(self, name: str) -> QueryStrategy:
         return STRATEGIES[name]()
@@ -155,7 +166,8 @@ class Site:
     def table_from(self, source: Source) -> TableSpec:
         if source == "semi_supervised":
             return replace(self.table, source=source)
-        return replace(self.table, source="hindsight", reservoir=source)
+        reservoir: Any = source.removesuffix(AP30)
+        return replace(self.table, source="hindsight", reservoir=reservoir)
 
     def places(self, batch: Sequence[str]) -> IntArray:
         return np.array([self._place[name] for name in batch], dtype=np.int64)
@@ -173,7 +185,9 @@ class Site:
         return KeptLedger(self._kept / f"{self.name}-{what}-{digest}.jsonl", self.sketch)
 
 
-def local(detector: DetectorSpec, table: TableSpec, place: World, device: str) -> ProxyTrainer:
+def local(
+    detector: DetectorSpec, table: TableSpec, place: World, metric: Metric, device: str
+) -> ProxyTrainer:
     import torch
 
     torch.set_num_threads(1)
@@ -185,6 +199,6 @@ def local(detector: DetectorSpec, table: TableSpec, place: World, device: str) -
         place.images,
         data.annotations,
         place.scoring,
-        METRICS["ap50"](),
+        METRICS[metric](),
         device,
     )

@@ -9,8 +9,9 @@ they are many, of the labelled ones ("labelled"), read by each value model. Half
 of scoring images tries strategies, which teaches no value model. "told" is how reliable the model
 calls itself, as a cycle's report does. "own" is a mark no table can be: how the held-out batches,
 once labelled, estimate each other, although they share images. The ceiling is what an estimate
-without fault would reach against a truth of that noise: from seed to seed. What a batch would bring
-on other images than those that score differs as well, which is not in it.
+without fault would reach against a truth of that noise: from seed to seed, and (dotted; "images")
+from one half of the scoring images to the other as well, as what a batch brings on those that score
+is not what it brings on others. "scoring_ap30": proxies are scored by AP30, truth by AP50.
 
 Trainings are kept in a folder (`--kept`), so an interrupted run goes on; delete those of a table
 when the code of its design has changed. The table and the figure lie beside them.
@@ -49,8 +50,8 @@ from mgral_service.domain.value import VALUE_MODELS
 from mgral_service.table import Filling
 
 DESIGNS: tuple[Literal["uniform", "tilted"], ...] = ("uniform", "tilted")
-SOURCES: tuple[Source, ...] = ("scoring", "labelled", "semi_supervised")
-STYLES = {"scoring": "-", "labelled": "--", "semi_supervised": ":"}
+SOURCES: tuple[Source, ...] = ("scoring", "scoring_ap30", "labelled", "semi_supervised")
+STYLES = {"scoring": "-", "scoring_ap30": "-.", "labelled": "--", "semi_supervised": ":"}
 Model = Literal["idw", "ridge", "gp"]
 MODELS: tuple[Model, ...] = ("idw", "ridge", "gp")
 MEASURED = 2  # times each held-out batch
@@ -99,11 +100,11 @@ def measure(options: Options) -> Figures:
     with ray:
         for name in asked.worlds:
             site = Site(name, asked.scale, options.device, asked.folder)
-            batches, truth = held_out(site)
+            truth = held_out(site)
             tables: dict[tuple[Source, str], LookupTable] = {
                 (source, kind): table_of(site, source, kind) for source, kind in asked.tables(name)
             }
-            figures |= compared(site, batches, truth, tables) | own(site, batches, truth)
+            figures |= compared(site, truth, tables) | own(site, truth)
     best = max((key for key in figures if key.endswith("_all_spearman")), key=figures.__getitem__)
     print(f"\nbest: {best}")
     (asked.folder / "table.md").write_text(tabled(figures, asked), "utf-8")
@@ -112,11 +113,26 @@ def measure(options: Options) -> Figures:
         **figures,
         "spearman_best": figures[best],
         "ceiling": figures[f"{best.partition('_')[0]}_all_ceiling"],
+        "images_ceiling": figures[f"{best.partition('_')[0]}_all_images_ceiling"],
     }
 
 
-def held_out(site: Site) -> tuple[dict[str, list[IntArray]], dict[str, FloatArray]]:
-    """By design: batches as positions, and their scores [batches, MEASURED] once labelled."""
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOut:
+    """Batches as positions; their scores [batches, MEASURED] once labelled, of which each column
+    has a seed of its own; and the same two trainings scored by one half of the scoring images each.
+    """
+
+    batches: Sequence[IntArray]
+    scores: FloatArray
+    halves: FloatArray
+
+    def __getitem__(self, rows: slice) -> HeldOut:
+        return HeldOut(self.batches[rows], self.scores[rows], self.halves[rows])
+
+
+def held_out(site: Site) -> dict[str, HeldOut]:
+    """By design, and all together."""
     drawn: list[DesignedBatch] = []
     for turn, kind in enumerate(DESIGNS):
         drawn += design.draw(
@@ -129,14 +145,33 @@ def held_out(site: Site) -> tuple[dict[str, list[IntArray]], dict[str, FloatArra
             {},
             np.random.default_rng([99, turn]),
         )
-    ledger = site.ledger("truth")
-    have = {one.index: one.batch for one in ledger.records()}
     # a batch drawn when the detector saw other things keeps its scores
-    before = {index // MEASURED: batch for index, batch in have.items()}
+    before = {one.index // MEASURED: one.batch for one in site.ledger("truth").records()}
     drawn = [replace(one, batch=before.get(at, one.batch)) for at, one in enumerate(drawn)]
+    scoring = np.random.default_rng(99).permutation(sorted(site.world.scoring)).tolist()
+    halves = [tuple(scoring[part::MEASURED]) for part in range(MEASURED)]
+    every = HeldOut(
+        [site.places(one.batch) for one in drawn],
+        measured(site, "truth", drawn, [()] * MEASURED),
+        measured(site, "halves", drawn, halves),
+    )
+    half = site.scale.held_out
+    return {"uniform": every[:half], "tilted": every[half:], "all": every}
+
+
+def measured(
+    site: Site, what: str, drawn: Sequence[DesignedBatch], scoring: Sequence[tuple[str, ...]]
+) -> FloatArray:
+    """[batches, MEASURED] scores of batches with their labels, the n-th by `scoring[n]`; (): by all
+    scoring images.
+    """
+    ledger = site.ledger(what)
+    have = {one.index for one in ledger.records()}
     seeds = [FIRST_SEED + turn * site.scale.repeats for turn in range(MEASURED)]
     specs = [
-        ProxySpec(at * MEASURED + turn, (*site.world.labelled, *one.batch), (), seed)
+        ProxySpec(
+            at * MEASURED + turn, (*site.world.labelled, *one.batch), (), seed, 0, scoring[turn]
+        )
         for at, one in enumerate(drawn)
         for turn, seed in enumerate(seeds)
     ]
@@ -146,7 +181,7 @@ def held_out(site: Site) -> tuple[dict[str, list[IntArray]], dict[str, FloatArra
         one = drawn[result.index // MEASURED]
         ledger.keep_record(
             LookupRecord(
-                "truth",
+                what,
                 result.index,
                 one.batch,
                 (),
@@ -156,14 +191,8 @@ def held_out(site: Site) -> tuple[dict[str, list[IntArray]], dict[str, FloatArra
                 one.design,
             )
         )
-        ledger.progress(Progress("truth", len(ledger.records()), len(specs)))
-    scores = np.array([one.score for one in ledger.records()]).reshape(-1, MEASURED)
-    half = site.scale.held_out
-    rows = [site.places(one.batch) for one in drawn]
-    return (
-        {"uniform": rows[:half], "tilted": rows[half:]},
-        {"uniform": scores[:half], "tilted": scores[half:]},
-    )
+        ledger.progress(Progress(what, len(ledger.records()), len(specs)))
+    return np.array([one.score for one in ledger.records()]).reshape(-1, MEASURED)
 
 
 def table_of(
@@ -177,52 +206,46 @@ def table_of(
     spec = CycleSpec(site.name, BUDGET, table=table)
     query = Query(spec, site.split, site.seen_for(source), site.world.data.classes)
     ledger = site.ledger(f"{source}-{kind}")
-    return Filling("fidelity", query, site, ledger).fill()
+    return Filling("fidelity", query, site.rewarded(source), ledger).fill()
 
 
 def compared(
     site: Site,
-    batches: Mapping[str, list[IntArray]],
-    truth: Mapping[str, FloatArray],
+    truth: Mapping[str, HeldOut],
     tables: Mapping[tuple[Source, str], LookupTable],
 ) -> dict[str, float]:
     figures: dict[str, float] = {}
-    every = [*batches["uniform"], *batches["tilted"]]
-    scores = {**truth, "all": np.concatenate([truth["uniform"], truth["tilted"]])}
-    half = len(batches["uniform"])
-    for kind, some in scores.items():
-        own = within(some, ranks=False)
-        noise, spread = spreads(some)
-        figures |= own.figures(f"{site.name}_{kind}_own_agreement")
-        figures[f"{site.name}_{kind}_ceiling"] = ceiling(own.value, MEASURED)
+    for kind, some in truth.items():
+        noise, spread = spreads(some.scores)
         figures[f"{site.name}_{kind}_seed_spread"] = noise
         figures[f"{site.name}_{kind}_batch_spread"] = spread
+        for what, scores in (("", some.scores), ("images_", some.halves)):
+            own = within(scores, ranks=False)
+            figures |= own.figures(f"{site.name}_{kind}_own_{what}agreement")
+            figures[f"{site.name}_{kind}_{what}ceiling"] = ceiling(own.value, MEASURED)
     for (source, design_of), whole in tables.items():
         for records in site.scale.records:
             for model in MODELS:
                 made = fitted(site, thinned(whole, records), model, site.seen_for(source))
-                estimates = made.estimate(every)[0]
                 name = f"{site.name}_{source}_{design_of}_{records}_{model}"
                 told = made.reliability(np.random.default_rng(0))
                 figures[f"{name}_told"] = told.spearman
                 figures |= {f"{name}_told_low": told.low, f"{name}_told_high": told.high}
-                parts = {"uniform": estimates[:half], "tilted": estimates[half:], "all": estimates}
-                for kind, part in parts.items():
+                for kind, some in truth.items():
+                    estimates = made.estimate(some.batches)[0]
                     found: Agreement = between(
-                        part[:, None], scores[kind].mean(axis=1, keepdims=True)
+                        estimates[:, None], some.scores.mean(axis=1, keepdims=True)
                     )
                     figures |= found.figures(f"{name}_{kind}_spearman")
     return figures
 
 
-def own(
-    site: Site, batches: Mapping[str, list[IntArray]], truth: Mapping[str, FloatArray]
-) -> dict[str, float]:
+def own(site: Site, truth: Mapping[str, HeldOut]) -> dict[str, float]:
     """The held-out batches as a table, each estimated from all others."""
     drawn = [
         (kind, tuple(site.seen.ids[at] for at in batch), float(scores.mean()))
         for kind in DESIGNS
-        for batch, scores in zip(batches[kind], truth[kind], strict=True)
+        for batch, scores in zip(truth[kind].batches, truth[kind].scores, strict=True)
     ]
     records = [
         LookupRecord("own", index, batch, site.sketch(batch), score, FIRST_SEED, 0.0, kind)
@@ -308,6 +331,7 @@ def draw(figures: Mapping[str, float], asked: Asked) -> None:
                     label=f"{source}, {design_of}, {model}",
                 )
             panel.axhline(figures[f"{name}_{kind}_ceiling"], color="grey", lw=0.8)
+            panel.axhline(figures[f"{name}_{kind}_images_ceiling"], color="grey", lw=0.8, ls=":")
             panel.axhline(0.0, color="black", lw=0.5)
             panel.set_title(f"{name}: {kind} batches")
             panel.set_xlabel("records of the table")

@@ -70,6 +70,8 @@ class Job:
     def key(self) -> str:
         """Of all that makes its result; what earlier cycles found follows from the rest."""
         spec = asdict(self.spec)
+        if self.spec.reward is None:
+            del spec["reward"]
         if self.cycle == 0:
             del spec["strategy"], spec["budget"]
         if self.cycle == 0 or self.spec.strategy != "mgral":
@@ -277,7 +279,7 @@ def workbench(job: Job, here: Place, split: PoolSplit, detector: TaskDetector) -
         here.images,
         known,
         split.scoring,
-        METRICS[spec.metric](),
+        METRICS[spec.rewarded_by](),
         job.device,
     )
     name = f"cyc_{job.key}"

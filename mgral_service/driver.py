@@ -113,14 +113,14 @@ def _work(journal: StoredJournal, ports: DriverPorts) -> None:
 def _earlier(
     record: CycleRecord, answered: Sequence[str], ports: DriverPorts
 ) -> Iterator[TablePoint]:
-    """Records of answered cycles with the same detector and metric, whose gains are alike."""
+    """Records of answered cycles with the same detector and reward, whose gains are alike."""
     for name in answered:
         text = ports.stores.cycles.document(name, "report")
         if text is None:
             continue
         with suppress(Unreadable):  # of a version that wrote other reports: it tells nothing
             report = codec.stored(CycleReport, text, "report of cycle", name)
-            same = report.spec.metric == record.spec.metric
+            same = report.spec.rewarded_by == record.spec.rewarded_by
             if same and report.spec.detector.name == record.spec.detector.name and report.evidence:
                 yield from report.evidence.table
 

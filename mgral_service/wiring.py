@@ -193,7 +193,14 @@ def local_proxies(
 
     torch.set_num_threads(max(1, round(spec.table.cpus)))
     return LocalProxyTrainer(
-        spec.detector, spec.table, classes, images, known, scoring, METRICS[spec.metric](), device
+        spec.detector,
+        spec.table,
+        classes,
+        images,
+        known,
+        scoring,
+        METRICS[spec.rewarded_by](),
+        device,
     )
 
 

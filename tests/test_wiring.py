@@ -1,14 +1,17 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mgral_service import codec, wiring
 from mgral_service.domain.errors import CycleNotReady, InvalidInput, Unreadable
-from mgral_service.domain.records import SelectedImage, Selection, Status
-from mgral_service.domain.specs import DatasetSpec
+from mgral_service.domain.records import ProxySpec, SelectedImage, Selection, Status
+from mgral_service.domain.specs import CycleSpec, DatasetSpec, DetectorSpec, TableSpec
+from mgral_service.metrics import METRICS
 from mgral_service.settings import Settings
 from mgral_service.store.memory import memory_stores
+from tests.detectors.tiny import CLASSES, SIDE, squares
 from tests.fakes import cycle_record
 
 STORED = Selection("cyc_1", "digits", "mgral", "agent", (SelectedImage("img_a", 1, 0.5, "new"),))
@@ -37,6 +40,25 @@ def test_a_weights_file_must_lie_below_the_data_root_as_well(tmp_path: Path) -> 
         with pytest.raises(InvalidInput, match=r"detector\.weights"):
             wiring.require_weights_below(settings, replace(detector, weights="~/elsewhere.pth"))
     wiring.require_weights_below(settings, replace(detector, weights="VGG16_Weights.IMAGENET1K_V1"))
+
+
+@pytest.mark.parametrize(("reward", "score"), [(None, 0.5), ("ap30", 0.3)])
+def test_proxies_are_scored_by_the_reward(
+    reward: Any, score: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METRICS, "ap50", lambda: lambda seen, truth: 0.5)
+    monkeypatch.setitem(METRICS, "ap30", lambda: lambda seen, truth: 0.3)
+    images, truth = squares(8)
+    spec = CycleSpec(
+        "a",
+        2,
+        reward=reward,
+        detector=DetectorSpec(size=SIDE, batch=2),
+        table=TableSpec(steps=1),
+    )
+    trainer = wiring.local_proxies(spec, CLASSES, images, truth, truth.ids[6:], "cpu")
+    (result,) = trainer.train([ProxySpec(0, truth.ids[:4], truth.ids[4:6], 0)])
+    assert result.score == score
 
 
 def test_an_unknown_strategy_is_named_with_the_known_ones() -> None:

@@ -286,6 +286,7 @@ class AgentSpec:
 
 
 BEST_CLASSICAL, JOINED = "best_classical", "joined"  # values of when_uninformed
+Metric = Literal["ap50", "ap30", "ap", "voc07", "voc12"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,8 +296,10 @@ class CycleSpec:
     strategy         "mgral", "uniform", "entropy" (mean), "entropy_sum", "entropy_root" (mean times
                      the root of the expected objects), "entropy_max", "coreset",
                      "entropy_coreset", "class_balance"
-    metric           the reward: "ap50", "ap" (COCO), "voc07" (11-point), "voc12" (area), all at
-                     fractions
+    metric           of what is reported: "ap50", "ap" (COCO), "ap30" (as both, at an IoU of .30),
+                     "voc07" (11-point), "voc12" (area), all at fractions
+    reward           by which proxies are scored; None: by `metric`. "ap30" differs less from one
+                     set of scoring images to another than "ap50"
     when_uninformed  what selects when the reward's reliability interval is not above zero, or what
                      it chose where it was tried promises less than what a classical strategy
                      chooses: a strategy that needs no reward; "best_classical": entropy_root,
@@ -313,12 +316,18 @@ class CycleSpec:
     budget: int
     seed: int = 0
     strategy: str = "mgral"
-    metric: Literal["ap50", "ap", "voc07", "voc12"] = "ap50"
+    metric: Metric = "ap50"
+    reward: Metric | None = None
     when_uninformed: str = JOINED
     choice: Literal["portfolio", "agent"] = "portfolio"
     detector: DetectorSpec = field(default_factory=DetectorSpec)
     table: TableSpec = field(default_factory=TableSpec)
     agent: AgentSpec = field(default_factory=AgentSpec)
+
+    @property
+    def rewarded_by(self) -> Metric:
+        """The proxies' metric."""
+        return self.reward or self.metric
 
     def __post_init__(self) -> None:
         _require("budget", self.budget >= 1, "must be 1 or more")

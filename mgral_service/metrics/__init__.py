@@ -8,6 +8,7 @@ from mgral_service.metrics.voc_map import VocMap
 
 METRICS: dict[str, Callable[[], RewardMetric]] = {
     "ap50": lambda: CocoMap("ap50"),
+    "ap30": lambda: CocoMap("ap30"),
     "ap": lambda: CocoMap("ap"),
     "voc07": lambda: VocMap("voc07"),
     "voc12": lambda: VocMap("voc12"),

@@ -14,20 +14,23 @@ from mgral_service.domain.arrays import FloatArray
 from mgral_service.domain.boxes import Annotations, Detections
 
 Engine = Literal["pycocotools", "hotcoco"]
+Iou = Literal["ap", "ap50", "ap30"]
 IOUS = np.linspace(0.5, 0.95, 10)
+THRESHOLDS = {"ap": IOUS, "ap50": IOUS[:1], "ap30": np.array([0.3])}
 RECALLS = np.linspace(0.0, 1.0, 101)
 MOST_DETECTIONS = 100
 
 
 class CocoMap:
-    """Mean average precision over IoU .50:.95 ("ap") or at .50 ("ap50"), 101 recall points.
+    """Mean average precision over IoU .50:.95 ("ap"), at .50 ("ap50") or .30 ("ap30"), 101 recall
+    points.
 
     At most 100 detections an image and class count. Mean over the classes that have ground truth;
     0.0 when none has. `ignore` objects are COCO crowds: a detection that lies in one counts neither
     way. engine None: the fastest one installed; both give the same number to 1e-9.
     """
 
-    def __init__(self, iou: Literal["ap", "ap50"] = "ap50", engine: Engine | None = None) -> None:
+    def __init__(self, iou: Iou = "ap50", engine: Engine | None = None) -> None:
         self.iou = iou
         fast = find_spec("hotcoco") is not None
         self.engine: Engine = engine or ("hotcoco" if fast else "pycocotools")
@@ -36,7 +39,7 @@ class CocoMap:
         """mAP as a fraction; both cover the same ids, in any order."""
         if bool(annotations.ignore.all()):
             return 0.0
-        thresholds = IOUS if self.iou == "ap" else IOUS[:1]
+        thresholds = THRESHOLDS[self.iou]
         unread = detections.probs[:, :0]  # [K, 0]: the largest array, and not needed here
         found = replace(detections, probs=unread).subset(annotations.ids)
         precision = precision_table(self.engine, found, annotations, thresholds)

@@ -182,7 +182,7 @@ def _portfolio(evidence: Evidence, spec: CycleSpec) -> str:
     won = "won" if spoke and spec.choice == "portfolio" else "would have won"
     opening = (
         f"Of {len(evidence.candidates)} candidate batches {spoken(first.name)} {won} by estimated "
-        f"{spec.metric} less {spec.agent.caution:g} standard deviations: {_figure(first)}"
+        f"{spec.rewarded_by} less {spec.agent.caution:g} standard deviations: {_figure(first)}"
     )
     if not rest:
         return f"{opening}."

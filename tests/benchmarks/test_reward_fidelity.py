@@ -63,15 +63,15 @@ def test_kept_scores_go_with_the_batches_they_are_of(tmp_path: Path) -> None:
         seen=seen,
         labelled=120,
         pool=ids[120:],
-        world=SimpleNamespace(labelled=ids[:120]),
+        world=SimpleNamespace(labelled=ids[:120], scoring=ids[:8]),
         ledger=lambda what: ledger,
         places=lambda batch: np.array([places[name] for name in batch]),
         proxies=SimpleNamespace(train=lambda specs, starts: iter(specs)),
         weights=lambda base: {},
     )
-    batches, scores = held_out(site)
-    assert [one.tolist() for one in batches["tilted"]] == [[123], [124], [125]]
-    assert scores["tilted"].tolist() == [
+    truth = held_out(site)
+    assert [one.tolist() for one in truth["tilted"].batches] == [[123], [124], [125]]
+    assert truth["tilted"].scores.tolist() == [
         pytest.approx([0.06, 0.07]),
         pytest.approx([0.08, 0.09]),
         pytest.approx([0.1, 0.11]),

@@ -166,3 +166,8 @@ def test_views_are_kept_for_a_frozen_backbone_only() -> None:
 def test_a_run_is_averaged_over_its_end_or_stops_early() -> None:
     assert TableSpec(checkpoints=10).stop == 1
     assert TableSpec(stop=0.25).checkpoints == 1
+
+
+def test_proxies_are_scored_by_the_metric_unless_a_reward_is_named() -> None:
+    assert CycleSpec("a", 1, metric="ap").rewarded_by == "ap"
+    assert CycleSpec("a", 1, metric="ap", reward="ap30").rewarded_by == "ap30"

@@ -77,6 +77,13 @@ def test_one_of_two_objects_found_first_reaches_51_of_101_recall_points(engine: 
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_a_box_that_overlaps_by_two_fifths_is_found_at_an_iou_of_30_alone(engine: Engine) -> None:
+    case = found([[0, 0, 10, 4]], [0], [0.9]), truth([[0, 0, 10, 10]], [0])
+    assert CocoMap("ap30", engine)(*case) == pytest.approx(1.0)
+    assert CocoMap("ap50", engine)(*case) == 0.0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_class_without_ground_truth_does_not_enter_the_mean(engine: Engine) -> None:
     box = [[0.0, 0.0, 10.0, 10.0]]
     value = CocoMap("ap50", engine)(found(box * 2, [0, 1], [0.5, 0.9]), truth(box, [0]))
@@ -99,7 +106,7 @@ def test_no_ground_truth_or_no_detection_scores_zero(engine: Engine) -> None:
     assert metric(found([], [], []), truth(box, [0], [True])) == 0.0
 
 
-@pytest.mark.parametrize("iou", ["ap", "ap50"])
+@pytest.mark.parametrize("iou", ["ap", "ap50", "ap30"])
 @pytest.mark.parametrize("seed", range(4))
 def test_both_engines_give_the_same_number(iou: str, seed: int) -> None:
     case = random_case(seed)
