@@ -11,7 +11,8 @@ calls itself, as a cycle's report does. "own" is a mark no table can be: how the
 once labelled, estimate each other, although they share images. The ceiling is what an estimate
 without fault would reach against a truth of that noise: from seed to seed, and (dotted; "images")
 from one half of the scoring images to the other as well, as what a batch brings on those that score
-is not what it brings on others. "scoring_ap30": proxies are scored by AP30, truth by AP50.
+is not what it brings on others. "scoring_ap30": proxies of tilted batches are scored by AP30; truth
+is AP50 throughout.
 
 Trainings are kept in a folder (`--kept`), so an interrupted run goes on; delete those of a table
 when the code of its design has changed. The table and the figure lie beside them.
@@ -33,7 +34,7 @@ from typing import Literal
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.fidelity_site import BUDGET, QUICK, WORLDS, Scale, Site, Source
+from benchmarks.fidelity_site import AP30, BUDGET, QUICK, WORLDS, Scale, Site, Source
 from benchmarks.harness import HERE, Figures, Options, main
 from benchmarks.proxy_throughput import cluster
 from benchmarks.ranking import Agreement, between, spreads, within
@@ -70,7 +71,14 @@ class Asked:
 
     def tables(self, world: str) -> Iterator[tuple[Source, Literal["uniform", "tilted"]]]:
         sources = [one for one in WORLDS[world].sources if one in self.sources]
-        return product(sources, DESIGNS)
+        for source, kind in product(sources, DESIGNS):
+            if kind == "tilted" or not source.endswith(AP30):
+                yield source, kind
+
+    @property
+    def labelled(self) -> str:
+        """How many images are, in the worlds asked for."""
+        return "-".join(map(str, sorted({WORLDS[world].labelled for world in self.worlds})))
 
     def lines(self, world: str) -> Iterator[tuple[Source, str, Model]]:
         return ((*table, model) for table, model in product(self.tables(world), MODELS))
@@ -107,7 +115,7 @@ def measure(options: Options) -> Figures:
             figures |= compared(site, truth, tables) | own(site, truth)
     best = max((key for key in figures if key.endswith("_all_spearman")), key=figures.__getitem__)
     print(f"\nbest: {best}")
-    (asked.folder / "table.md").write_text(tabled(figures, asked), "utf-8")
+    (asked.folder / f"table-{asked.labelled}.md").write_text(tabled(figures, asked), "utf-8")
     draw(figures, asked)
     return {
         **figures,
@@ -338,7 +346,7 @@ def draw(figures: Mapping[str, float], asked: Asked) -> None:
         axes[row][0].set_ylabel("Spearman, estimate and truth")
     axes[0][2].legend(fontsize=6)
     asked.folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(asked.folder / "reward_fidelity.png", dpi=120)
+    figure.savefig(asked.folder / f"reward_fidelity-{asked.labelled}.png", dpi=120)
 
 
 if __name__ == "__main__":
