@@ -121,9 +121,9 @@ def as_printed(spec: CycleSpec) -> CycleSpec:
     the pool, one draw a step, Eq. 2, and the agent's batch whatever the table is worth.
 
     M and the numbers of steps are not the paper's: they stay in proportion to the data. M is an
-    eighth of that of "mgral", so that a cycle of both takes about as long: a proxy that trains from
-    scratch with every view anew takes eight times as long as a head that goes on from the task
-    detector on kept features. The table tells the seconds of both.
+    eighth of that of "mgral": a proxy that trains from scratch with every view anew takes about
+    eight times as long as a head that goes on from the task detector on kept features. The table
+    tells the seconds of both.
     """
     return replace(
         spec,

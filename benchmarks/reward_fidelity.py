@@ -95,7 +95,7 @@ def own_flags() -> argparse.ArgumentParser:
 def measure(options: Options) -> Figures:
     flags = options.own
     asked = Asked(
-        flags["world"] or tuple(WORLDS),
+        flags["world"] or tuple(WORLDS)[: 2 if options.quick else None],
         flags["source"] or SOURCES,
         QUICK if options.quick else Scale(),
         flags["kept"] or OUT,

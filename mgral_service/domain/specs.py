@@ -298,8 +298,7 @@ class CycleSpec:
                      "entropy_coreset", "class_balance"
     metric           of what is reported: "ap50", "ap" (COCO), "ap30" (as both, at an IoU of .30),
                      "voc07" (11-point), "voc12" (area), all at fractions
-    reward           by which proxies are scored; None: by `metric`. "ap30" differs less from one
-                     set of scoring images to another than "ap50"
+    reward           by which proxies are scored, and batches so valued; None: by `metric`
     when_uninformed  what selects when the reward's reliability interval is not above zero, or what
                      it chose where it was tried promises less than what a classical strategy
                      chooses: a strategy that needs no reward; "best_classical": entropy_root,

@@ -1,3 +1,4 @@
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,12 +12,13 @@ from benchmarks.reward_fidelity import (
     Asked,
     ceiling,
     held_out,
+    measured,
     tabled,
     thinned,
 )
 from mgral_service.domain.boxes import Detections, PoolObservation
 from mgral_service.domain.lookup import LookupTable
-from mgral_service.domain.records import LookupRecord
+from mgral_service.domain.records import DesignedBatch, LookupRecord, ProxyResult, ProxySpec
 
 IDS = tuple("abcdefgh")
 
@@ -76,6 +78,29 @@ def test_kept_scores_go_with_the_batches_they_are_of(tmp_path: Path) -> None:
         pytest.approx([0.08, 0.09]),
         pytest.approx([0.1, 0.11]),
     ]
+
+
+def test_each_half_of_the_scoring_images_scores_one_training(tmp_path: Path) -> None:
+    asked: list[ProxySpec] = []
+
+    def train(specs: Sequence[ProxySpec], starts: Any) -> Iterator[ProxyResult]:
+        asked.extend(specs)
+        yield from (ProxyResult(one.index, 0.1 * len(one.scoring), 1.0) for one in specs)
+
+    site: Any = SimpleNamespace(
+        scale=QUICK,
+        world=SimpleNamespace(labelled=IDS[:2]),
+        ledger=lambda what: KeptLedger(tmp_path / f"{what}.jsonl", lambda batch: ()),
+        proxies=SimpleNamespace(train=train),
+        weights=lambda base: {},
+    )
+    drawn = [DesignedBatch(("c",), "uniform"), DesignedBatch(("d",), "tilted")]
+    for _ in range(2):  # the second time all are kept
+        found = measured(site, "halves", drawn, [("e", "f"), ("g",)])
+        assert found.tolist() == [[0.2, 0.1], [0.2, 0.1]]
+        assert [one.scoring for one in asked] == [("e", "f"), ("g",)] * 2
+    assert [one.labelled for one in asked] == [("a", "b", "c")] * 2 + [("a", "b", "d")] * 2
+    assert asked[0].seed != asked[1].seed == asked[3].seed
 
 
 def test_the_table_has_a_line_for_each_way_to_fill_one(tmp_path: Path) -> None:
