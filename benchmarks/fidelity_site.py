@@ -46,10 +46,9 @@ class Place:
     sources: tuple[Source, ...]
 
 
-FIRST_CYCLE: tuple[Source, ...] = ("scoring", "scoring_ap30", "semi_supervised")
 WORLDS = {
-    "vehicles-40": Place("vehicles_openimages", 40, FIRST_CYCLE),
-    "digits-40": Place("digits", 40, FIRST_CYCLE),
+    "vehicles-40": Place("vehicles_openimages", 40, ("scoring", "scoring_ap30", "semi_supervised")),
+    "digits-40": Place("digits", 40, ("scoring", "scoring_ap30")),
     "vehicles-120": Place("vehicles_openimages", 120, ("labelled",)),
     "digits-120": Place("digits", 120, ("labelled",)),
 }

@@ -344,7 +344,8 @@ def draw(figures: Mapping[str, float], asked: Asked) -> None:
             panel.set_title(f"{name}: {kind} batches")
             panel.set_xlabel("records of the table")
         axes[row][0].set_ylabel("Spearman, estimate and truth")
-    axes[0][2].legend(fontsize=6)
+    names = axes[0][0].get_legend_handles_labels()
+    figure.legend(*names, loc="outside right upper", fontsize=7)
     asked.folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(asked.folder / f"reward_fidelity-{asked.labelled}.png", dpi=120)
 
