@@ -32,7 +32,7 @@ from mgral_service.metrics import METRICS
 from mgral_service.strategies import STRATEGIES
 from mgral_service.table import out_of_fold
 
-Source = Literal["scoring", "scoring_ap30", "labelled", "semi_supervised"]
+Source = Literal["scoring", "scoring_ap30", "labelled", "semi_supervised", "both"]
 AP30 = "_ap30"  # ends a source whose proxies are scored by that, others by AP50
 BUDGET = 40
 
@@ -46,9 +46,10 @@ class Place:
     sources: tuple[Source, ...]
 
 
+FIRST: tuple[Source, ...] = ("scoring", "scoring_ap30", "semi_supervised", "both")
 WORLDS = {
-    "vehicles-40": Place("vehicles_openimages", 40, ("scoring", "scoring_ap30", "semi_supervised")),
-    "digits-40": Place("digits", 40, ("scoring", "scoring_ap30")),
+    "vehicles-40": Place("vehicles_openimages", 40, FIRST),
+    "digits-40": Place("digits", 40, FIRST),
     "vehicles-120": Place("vehicles_openimages", 120, ("labelled",)),
     "digits-120": Place("digits", 120, ("labelled",)),
 }

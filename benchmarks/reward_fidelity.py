@@ -6,13 +6,14 @@ measurement, and a record of a table, is the mean of four short trainings with s
 Estimates: from tables of 16, 32 and 64 records, uniform or tilted, with batches of the pool without
 labels ("semi_supervised"), or with hindsight of batches of the scoring images ("scoring") or, where
 they are many, of the labelled ones ("labelled"), read by each value model. Half of a tilted table
-of scoring images tries strategies, which teaches no value model. "told" is how reliable the model
-calls itself, as a cycle's report does. "own" is a mark no table can be: how the held-out batches,
-once labelled, estimate each other, although they share images. The ceiling is what an estimate
-without fault would reach against a truth of that noise: from seed to seed, and (dotted; "images")
-from one half of the scoring images to the other as well, as what a batch brings on those that score
-is not what it brings on others. "scoring_ap30": proxies of tilted batches are scored by AP30; truth
-is AP50 throughout.
+of scoring images tries strategies, which teaches no value model. "scoring_ap30": proxies of tilted
+batches are scored by AP30; truth is AP50 throughout. "both": half of the records from each of the
+tilted tables of "scoring" and "semi_supervised", all of which count, whatever the surrogate's
+fidelity. "told" is how reliable the model calls itself, as a cycle's report does. "own" is a mark
+no table can be: how the held-out batches, once labelled, estimate each other, although they share
+images. The ceiling is what an estimate without fault would reach against a truth of that noise:
+from seed to seed, and (dotted; "images") from one half of the scoring images to the other as well,
+as what a batch brings on those that score is not what it brings on others.
 
 Trainings are kept in a folder (`--kept`), so an interrupted run goes on; delete those of a table
 when the code of its design has changed. The table and the figure lie beside them.
@@ -51,8 +52,14 @@ from mgral_service.domain.value import VALUE_MODELS
 from mgral_service.table import Filling
 
 DESIGNS: tuple[Literal["uniform", "tilted"], ...] = ("uniform", "tilted")
-SOURCES: tuple[Source, ...] = ("scoring", "scoring_ap30", "labelled", "semi_supervised")
-STYLES = {"scoring": "-", "scoring_ap30": "-.", "labelled": "--", "semi_supervised": ":"}
+SOURCES: tuple[Source, ...] = ("scoring", "scoring_ap30", "labelled", "semi_supervised", "both")
+STYLES = {
+    "scoring": "solid",
+    "scoring_ap30": "dashdot",
+    "labelled": "dashed",
+    "semi_supervised": "dotted",
+    "both": (0, (6, 1, 1, 1, 1, 1)),
+}
 Model = Literal["idw", "ridge", "gp"]
 MODELS: tuple[Model, ...] = ("idw", "ridge", "gp")
 MEASURED = 2  # times each held-out batch
@@ -72,7 +79,7 @@ class Asked:
     def tables(self, world: str) -> Iterator[tuple[Source, Literal["uniform", "tilted"]]]:
         sources = [one for one in WORLDS[world].sources if one in self.sources]
         for source, kind in product(sources, DESIGNS):
-            if kind == "tilted" or not source.endswith(AP30):
+            if kind == "tilted" or not (source.endswith(AP30) or source == "both"):
                 yield source, kind
 
     @property
@@ -208,7 +215,9 @@ def table_of(
     source: Source,
     kind: Literal["uniform", "tilted"],
 ) -> LookupTable:
-    """The largest table."""
+    """The largest table; of both sources as large a one of each."""
+    if source == "both":
+        return beside(table_of(site, "scoring", kind), table_of(site, "semi_supervised", kind))
     records = max(site.scale.records)
     table = replace(site.table_from(source), records=records, design=kind)
     spec = CycleSpec(site.name, BUDGET, table=table)
@@ -277,19 +286,39 @@ def ceiling(agreement: float, seeds: int) -> float:
 
 
 def thinned(table: LookupTable, records: int) -> LookupTable:
-    """Evenly spaced records, so that each design keeps its share."""
-    rows = np.linspace(0, len(table) - 1, records).round().astype(int)
+    """Evenly spaced records, so that each source and design keeps its share."""
+    return rows(table, np.linspace(0, len(table) - 1, records).round().astype(int))
+
+
+def rows(table: LookupTable, at: IntArray) -> LookupTable:
+    """The records at these places."""
     return replace(
         table,
-        batches=tuple(table.batches[row] for row in rows),
-        sketches=table.sketches[rows],
-        scores=table.scores[rows],
-        designs=tuple(table.designs[row] for row in rows),
-        indices=table.indices[rows],
-        seconds=table.seconds[rows],
-        sources=tuple(table.sources[row] for row in rows),
-        rotations=table.rotations[rows],
-        weights=table.weights[rows],
+        batches=tuple(table.batches[row] for row in at),
+        sketches=table.sketches[at],
+        scores=table.scores[at],
+        designs=tuple(table.designs[row] for row in at),
+        indices=table.indices[at],
+        seconds=table.seconds[at],
+        sources=tuple(table.sources[row] for row in at),
+        rotations=table.rotations[at],
+        weights=table.weights[at],
+    )
+
+
+def beside(one: LookupTable, other: LookupTable) -> LookupTable:
+    """The records of both; bases: those of one, as the other is of rotation 0 alone."""
+    return LookupTable(
+        (*one.batches, *other.batches),
+        np.concatenate([one.sketches, other.sketches]),
+        np.concatenate([one.scores, other.scores]),
+        (*one.designs, *other.designs),
+        np.arange(len(one) + len(other)),
+        np.concatenate([one.seconds, other.seconds]),
+        (*one.sources, *other.sources),
+        np.concatenate([one.rotations, other.rotations]),
+        np.concatenate([one.weights, other.weights]),
+        one.bases,
     )
 
 
@@ -297,9 +326,18 @@ def fitted(site: Site, table: LookupTable, model: Model, seen: PoolObservation) 
     build = VALUE_MODELS[model]
     spec = replace(site.table, value_model=model)
     made = build(seen.out_of_fold, np.arange(site.labelled), site.world.data.classes, spec)
-    counted, _ = weigh(table, site.table.rotations, np.random.default_rng(0))
-    made.fit(counted)
+    made.fit(counted(table, site.table.rotations))
     return made
+
+
+def counted(table: LookupTable, rotations: int) -> LookupTable:
+    """With the weights that records of the pool have among themselves, and hindsight records."""
+    weights = table.weights.copy()
+    for part in (table.rotations == 0, table.rotations > 0):
+        if part.any():
+            own = rows(table, np.flatnonzero(part))
+            weights[part] = weigh(own, rotations, np.random.default_rng(0))[0].weights
+    return replace(table, weights=weights)
 
 
 def tabled(figures: Mapping[str, float], asked: Asked) -> str:

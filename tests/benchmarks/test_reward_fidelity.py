@@ -10,7 +10,9 @@ from benchmarks.fidelity_site import QUICK, KeptLedger
 from benchmarks.reward_fidelity import (
     MEASURED,
     Asked,
+    beside,
     ceiling,
+    counted,
     held_out,
     measured,
     tabled,
@@ -42,6 +44,22 @@ def test_a_thinned_table_keeps_records_from_end_to_end() -> None:
     assert few.indices.tolist() == [0, 4, 7]
     assert [batch.tolist() for batch in few.batches] == [[0], [4], [7]]
     assert few.scores == pytest.approx([0.0, 0.4, 0.7])
+
+
+def test_half_of_a_table_of_both_sources_is_of_each_and_counts_in_full() -> None:
+    """A tryout, which is of rotation 3, teaches nothing here either."""
+    hindsight = [
+        LookupRecord("c", at, (IDS[at],), (0.0,), 0.1 * at, 0, 1.0, "tilted", "hindsight", at)
+        for at in (1, 2, 3)
+    ]
+    pool = [
+        LookupRecord("c", at, (IDS[at + 3],), (0.0,), 0.1, 0, 1.0, "tilted") for at in (1, 2, 3)
+    ]
+    bases = [IDS[:1]] * 4
+    both = beside(LookupTable.of(hindsight, IDS, bases), LookupTable.of(pool, IDS))
+    assert counted(both, 2).weights.tolist() == [1, 1, 0, 1, 1, 1]
+    assert thinned(both, 4).sources == ("hindsight",) * 2 + ("semi_supervised",) * 2
+    assert len(both.bases) == 4
 
 
 def test_kept_scores_go_with_the_batches_they_are_of(tmp_path: Path) -> None:
