@@ -46,6 +46,7 @@ class Place:
     sources: tuple[Source, ...]
 
 
+# of a first cycle
 FIRST: tuple[Source, ...] = ("scoring", "scoring_ap30", "semi_supervised", "both")
 WORLDS = {
     "vehicles-40": Place("vehicles_openimages", 40, FIRST),

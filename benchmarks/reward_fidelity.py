@@ -27,6 +27,7 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
@@ -35,7 +36,7 @@ from typing import Literal
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.fidelity_site import AP30, BUDGET, QUICK, WORLDS, Scale, Site, Source
+from benchmarks.fidelity_site import BUDGET, QUICK, WORLDS, Scale, Site, Source
 from benchmarks.harness import HERE, Figures, Options, main
 from benchmarks.proxy_throughput import cluster
 from benchmarks.ranking import Agreement, between, spreads, within
@@ -60,6 +61,7 @@ STYLES = {
     "semi_supervised": "dotted",
     "both": (0, (6, 1, 1, 1, 1, 1)),
 }
+TILTED_ONLY = ("scoring_ap30", "both")
 Model = Literal["idw", "ridge", "gp"]
 MODELS: tuple[Model, ...] = ("idw", "ridge", "gp")
 MEASURED = 2  # times each held-out batch
@@ -79,7 +81,7 @@ class Asked:
     def tables(self, world: str) -> Iterator[tuple[Source, Literal["uniform", "tilted"]]]:
         sources = [one for one in WORLDS[world].sources if one in self.sources]
         for source, kind in product(sources, DESIGNS):
-            if kind == "tilted" or not (source.endswith(AP30) or source == "both"):
+            if kind == "tilted" or source not in TILTED_ONLY:
                 yield source, kind
 
     @property
@@ -210,6 +212,7 @@ def measured(
     return np.array([one.score for one in ledger.records()]).reshape(-1, MEASURED)
 
 
+@cache  # that of both sources is made of the others
 def table_of(
     site: Site,
     source: Source,
@@ -331,7 +334,7 @@ def fitted(site: Site, table: LookupTable, model: Model, seen: PoolObservation) 
 
 
 def counted(table: LookupTable, rotations: int) -> LookupTable:
-    """With the weights that records of the pool have among themselves, and hindsight records."""
+    """As `weigh`, but each source by itself, so that records of the pool count in full."""
     weights = table.weights.copy()
     for part in (table.rotations == 0, table.rotations > 0):
         if part.any():
