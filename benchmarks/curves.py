@@ -306,10 +306,12 @@ def table(curves: Curves) -> str:
     summaries = [curves.summary(one) for one in curves.strategies]
     rows = [" | ".join(HEAD), " | ".join(["---", *["---:"] * (len(HEAD) - 2), "---"])]
     rows += [" | ".join(_cells(one)) for one in summaries]
+    many = "one detector" if curves.detectors == 1 else f"{curves.detectors} detectors"
     words = (
-        f"Mean of {len(curves.seeds)} paired seeds. A point is the mean of {curves.detectors} "
-        "detectors trained on the same images; the next cycle goes on from the first. Areas are "
-        "divided by the range of labels. Intervals are percentiles of a bootstrap over seeds, "
+        f"Mean of {len(curves.seeds)} paired seeds. A point is the mean of {many} trained on the "
+        "same images; the next cycle goes on from the first. Areas are divided by the range of "
+        "labels, those by boxes up to the number that every strategy of this table reaches, so "
+        "they change with what is compared. Intervals are percentiles of a bootstrap over seeds, "
         "which with so few seeds are too narrow. To match: labels with which the mean curve "
         f"reaches the last mean AP50 of {REFERENCE}. Class "
         "balance: entropy of the classes of all boxes bought, 1 if equally frequent. Overlap: "

@@ -83,12 +83,16 @@ def out_of_fold(
 class Filling:
     """The table of one cycle while it grows; also the OnlineTable of its strategy.
 
+    trying: whether up to half of the hindsight records of a tilted table try strategies.
+
     failed       causes, in order
     interrupted  proxies that lost a preempted node
     trained      proxies trained by this process
     """
 
-    def __init__(self, cycle: str, query: Query, crew: Crew, ledger: Ledger) -> None:
+    def __init__(
+        self, cycle: str, query: Query, crew: Crew, ledger: Ledger, trying: bool = True
+    ) -> None:
         self.failed: list[str] = []
         self.interrupted = self.trained = 0
         self._cycle, self._query, self._crew, self._ledger = cycle, query, crew, ledger
@@ -97,7 +101,7 @@ class Filling:
         labelled = tuple(query.split.labelled)
         rotations = divided(spec, query.split)
         self._shares = hindsight.shares(spec.table, bool(rotations))
-        room = self._shares.hindsight // 2 if spec.table.design == "tilted" else 0
+        room = self._shares.hindsight // 2 if trying and spec.table.design == "tilted" else 0
         rng = _dividing(spec, query.split, 1)
         tryouts = hindsight.tryouts(spec, query.split, room // TRIED, rng)
         self._rotations, self._divisions = rotations, (*rotations, *tryouts)

@@ -90,10 +90,11 @@ def filling(
     crew: Crew | None = None,
     labelled: int = 30,
     scoring: tuple[str, ...] = (),
+    trying: bool = True,
 ) -> Filling:
     split = PoolSplit(dict.fromkeys(NAMES[:labelled], 0), POOL, scoring)
     query = Query(spec, split, observation((*NAMES, *scoring)), CLASSES)
-    return Filling("cyc", query, crew or Crew(FakeProxies()), ledger)
+    return Filling("cyc", query, crew or Crew(FakeProxies()), ledger, trying)
 
 
 def kinds(ledger: Ledger) -> dict[tuple[str, bool], int]:
@@ -204,6 +205,13 @@ def test_half_of_the_table_tries_strategies_in_halves_drawn_anew() -> None:
         for rotation in (3, 4)
     )
     assert not first & second
+
+
+def test_without_tryouts_all_records_are_of_the_rotations() -> None:
+    ledger = Ledger()
+    filling(ledger, with_source("hindsight"), scoring=SCORING, trying=False).fill()
+    assert {one.rotation for one in ledger.records()} == {1, 2}
+    assert len(ledger.records()) == SPEC.table.records
 
 
 def test_every_cycle_of_one_seed_divides_what_is_known_anew() -> None:
