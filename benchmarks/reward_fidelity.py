@@ -11,10 +11,11 @@ tilted batches are scored by AP30; truth is AP50 throughout. "both": half of the
 of the tilted tables of "scoring" and "semi_supervised", all of which count, whatever the
 surrogate's fidelity. "told" is how reliable the model calls itself, as a cycle's report does.
 "own" is a mark no table can be: how the held-out batches, once labelled, estimate each other,
-although they share images. The ceiling is what an estimate without fault would reach against a truth of that noise:
-from seed to seed, and (dotted; "images") from one half of the scoring images to the other as well,
-as what a batch brings on those that score is not what it brings on others. Intervals are of the 48
-batches alone, as if table and scoring images were given, so they are too narrow.
+although they share images. The ceiling is what an estimate without fault would reach against a
+truth of that noise: from seed to seed, and (dotted; "images") from one half of the scoring images
+to the other as well, as what a batch brings on those that score is not what it brings on others.
+Intervals are of the 48 batches alone, as if table and scoring images were given, so they are too
+narrow.
 
 Trainings are kept in a folder (`--kept`), so an interrupted run goes on; delete those of a table
 when the code of its design has changed. The table and the figure lie beside them.
