@@ -226,7 +226,9 @@ def start(
 
 @cycles.command("watch")
 def watch(cycle: str) -> None:
-    """Follow a cycle until it rests: SELECTED, SUCCEEDED, FAILED or CANCELLED."""
+    """Follow a cycle until it rests: SELECTED, SUCCEEDED, FAILED or CANCELLED; then tell who chose
+    and why.
+    """
     client = gateway()
     with Display(err) as show:
         for kind, event in client.events(cycle, frozenset(RESTING)):
@@ -237,6 +239,8 @@ def watch(cycle: str) -> None:
         if record.get("problem"):
             err.print(record["problem"]["detail"], highlight=False, markup=False)
         raise typer.Exit(1)
+    for sentence in client.call("GET", f"/cycles/{cycle}/report")["words"]:
+        err.print(f"  {sentence}", highlight=False, markup=False)
 
 
 @cycles.command("ls")

@@ -253,17 +253,18 @@ class Filling:
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """The pool, if records of it count, else the reservoirs."""
+        """The reservoirs, and the pool if records of it count."""
         query = self._query
         rng = self.fidelity_stream()
         counted, _ = hindsight.weigh(self._table(), self._spec.rotations, rng)
-        if ((counted.rotations == 0) & (counted.weights > 0)).any():
-            size = min(query.spec.budget, len(query.split.unlabelled))
-            return (Site(tuple(query.split.unlabelled), size, "semi_supervised", 0),)
-        return tuple(
+        found = [
             Site(one.reservoir, one.size, "hindsight", at)
             for at, one in enumerate(self._rotations, start=1)
-        )
+        ]
+        if ((counted.rotations == 0) & (counted.weights > 0)).any():
+            size = min(query.spec.budget, len(query.split.unlabelled))
+            found.append(Site(tuple(query.split.unlabelled), size, "semi_supervised", 0))
+        return tuple(found)
 
     @property
     def left(self) -> int:

@@ -19,6 +19,7 @@ from mgral_service.datasets.oracle import write_held_back
 from mgral_service.domain.errors import Conflict, InvalidInput, NotFound
 from mgral_service.domain.specs import DatasetSpec
 from mgral_service.settings import Settings
+from tests.commands import mgral
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
@@ -83,6 +84,14 @@ def test_the_selection_names_budget_images_each_with_a_reason(client: Client, cy
     assert len({one["image_id"] for one in selection["images"]}) == BUDGET
     assert [one["rank"] for one in selection["images"]] == list(range(1, BUDGET + 1))
     assert all(one["reason"] for one in selection["images"])
+
+
+def test_who_watches_is_told_who_chose_and_why(client: Client, cycle: str) -> None:
+    words = client.call("GET", f"/cycles/{cycle}/report")["words"]
+    told = mgral("cycle", "watch", cycle, MGRAL_URL=client.url, COLUMNS="2000")
+    assert told.returncode == 0, told.stderr
+    assert words
+    assert all(sentence in told.stderr for sentence in words)
 
 
 def test_progress_counts_every_record(client: Client, cycle: str) -> None:

@@ -392,7 +392,7 @@ def test_what_breaks_a_proposed_proxy_reaches_the_strategy() -> None:
         made.join()
 
 
-def test_batches_come_from_the_pool_where_its_records_count_else_from_reservoirs() -> None:
+def test_batches_come_from_reservoirs_and_from_the_pool_where_its_records_count() -> None:
     made = filling(Ledger(), with_source("semi_supervised"))
     made.fill()
     assert [site.images for site in made.sites] == [POOL]
@@ -400,3 +400,6 @@ def test_batches_come_from_the_pool_where_its_records_count_else_from_reservoirs
     made.fill()
     assert [site.rotation for site in made.sites] == [1, 2]
     assert all(set(site.images) <= set(LABELLED) for site in made.sites)
+    made = filling(Ledger(), replace(SPEC, table=replace(SPEC.table, records=60)))
+    made.fill()
+    assert [site.rotation for site in made.sites] == [1, 2, 0]

@@ -118,6 +118,9 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
     beaten = outdone(spec.table.value_model, evidence.trials)
     if rank.informed:
         verdict = f"The reward was informative: {measured}."
+        tried = any(one.name == spec.table.value_model for one in evidence.trials)
+        if not tried and spec.choice == "portfolio":
+            verdict += " What it would choose where labels are known was not tried."
         if beaten is None:
             return verdict
         verdict = f"{verdict} {_outdone(*beaten)}"

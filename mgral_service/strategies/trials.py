@@ -72,8 +72,10 @@ def _gains(points: Sequence[TablePoint], names: Collection[str]) -> dict[str, li
 
 
 def _tells(one: TablePoint) -> bool:
-    """Of its strategy; tryouts do, though they teach no value model."""
-    return one.weight > 0 or one.source == "hindsight"
+    """Of its strategy; tryouts do, though they teach no value model. Records without labels do
+    where there are no others, not those that are trusted in part.
+    """
+    return one.weight == 1 or one.source == "hindsight"
 
 
 def outdone(model: str, tried: Sequence[Trial]) -> tuple[Trial, Trial] | None:

@@ -72,6 +72,14 @@ def test_records_that_do_not_count_are_no_trial() -> None:
     assert (found["a"].records, found["b"].records, found["b"].gain) == (1, 0, 0.0)
 
 
+def test_records_without_labels_that_are_trusted_in_part_are_no_trial() -> None:
+    unsure = point("a", -0.1, weight=0.3, source="semi_supervised")
+    found = by_name(trials([point("a", 0.01), unsure], ("a",)))
+    assert (found["a"].records, found["a"].gain) == (1, pytest.approx(0.01))
+    alone = point("a", 0.02, source="semi_supervised")
+    assert by_name(trials([alone], ("a",)))["a"].gain == pytest.approx(0.02)
+
+
 def test_tryouts_are_trials_though_they_teach_no_value_model() -> None:
     found = by_name(trials([point("a", 0.02), point("a", 0.04, weight=0.0)], ("a",)))
     assert found["a"].records == 2
