@@ -85,9 +85,9 @@ class TablePoint:
 class Trial:
     """How a strategy fared where it was tried: in records of batches that it chose.
 
-    gain: mean over those records of what each measured less its `level`, a fraction of mAP, 0
-    without any; earlier: how many of them are of earlier cycles; spread: standard deviation of a
-    record
+    gain: mean over those records of what each measured, over uniform batches of its kind, a
+    fraction of mAP, 0 without any; earlier: how many of them are of earlier cycles; spread:
+    standard deviation of a record
     """
 
     name: str

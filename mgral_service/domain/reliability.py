@@ -21,14 +21,17 @@ def table_reliability(
     leave_out: Callable[[FloatArray], FloatArray],
     rng: np.random.Generator,
 ) -> Reliability:
-    """How left-out estimates rank the records that count in full.
+    """How left-out estimates rank the records that count in full, but those of batches that the
+    agent proposed: it sought what estimates made with all records praise, so these and what was
+    measured there would agree by the very noise of its images.
 
     `leave_out` maps rows of deviations [R, M] to rows of left-out estimates [R, M]. Records that
     are left out together (LookupTable.blocks) share images: what chance reaches among them is drawn
     by giving each image a worth of its own, not by reshuffling, which would take them for
     independent.
     """
-    full = table.weights >= table.weights.max()
+    proposed = np.array([one == "agent" for one in table.designs])
+    full = (table.weights >= table.weights.max()) & ~proposed
     deviations = table.deviations()
 
     def beyond(rows: FloatArray) -> FloatArray:

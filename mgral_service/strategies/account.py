@@ -174,8 +174,8 @@ def _trials(evidence: Evidence) -> str:
         if one.records
     )
     return gained and (
-        "Batches that one strategy chose gained, over the other records of their kind and with "
-        f"their standard error: {gained}."
+        "Batches that one strategy chose gained, over uniform ones of their kind and with their "
+        f"standard error: {gained}."
     )
 
 

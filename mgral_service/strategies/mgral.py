@@ -110,11 +110,12 @@ class Mgral:
         reliability = reward.model.reliability(np.random.default_rng(seeds.bootstrap))
         points = reward.points()
         tried = trials(points, self._rivals, query.earlier)
+        beaten = outdone(spec.table.value_model, tried) is not None
         winner = candidates[0].name
         if spec.choice == "agent":
             winner = AGENT
-        elif not reliability.informed or outdone(spec.table.value_model, tried):
-            winner = _fallback(spec, tried, bool(whole) and reliability.leaning)
+        elif not reliability.informed or beaten:
+            winner = _fallback(spec, tried, bool(whole) and reliability.leaning and not beaten)
         chosen = rankings[winner]
         overlap = np.isin(chosen.positions, rankings[AGENT].positions).mean()
         evidence = Evidence(
@@ -178,9 +179,19 @@ class _Reward:
         self.misses += self.model.misses - before
         return found
 
-    def promise(self, batches: Sequence[IntArray]) -> FloatArray:
-        """Upper confidence bounds [K] of batches of the view."""
-        means, sds = self.model.estimate(batches)
+    def promise(self, batches: Sequence[IntArray], rotation: int) -> FloatArray:
+        """Upper confidence bounds [K] of batches of the view; of those of a reservoir by a model
+        that knows no record of it, all alike where there is none.
+        """
+        model = self.model
+        if rotation:
+            if not isinstance(model, FeatureModel):
+                return np.zeros(len(batches))
+            try:
+                model = model.without(rotation)
+            except InvalidInput:  # too few records of other rotations
+                return np.zeros(len(batches))
+        means, sds = model.estimate(batches)
         return means + sds
 
     def points(self) -> tuple[TablePoint, ...]:

@@ -25,7 +25,7 @@ class Proposals:
     states    [N, S] standardised, as the policy sees the images
     place     positions of ids in them
     table     what was refitted to last, its batches as such positions
-    promise   of batches of the pool: upper confidence bounds [K]
+    promise   of batches of a rotation's site: upper confidence bounds [K]
     refit     takes the grown table
     """
 
@@ -35,7 +35,7 @@ class Proposals:
         states: FloatArray,
         place: Callable[[Sequence[str]], IntArray],
         table: Callable[[], LookupTable],
-        promise: Callable[[Sequence[IntArray]], FloatArray],
+        promise: Callable[[Sequence[IntArray], int], FloatArray],
         refit: Callable[[LookupTable], None],
         temperature: float,
         iterations: int,
@@ -69,16 +69,13 @@ class Proposals:
         return found
 
     def _of_site(self, site: Site, count: int, scorer: Scorer) -> list[DesignedBatch]:
-        """Draws of the policy: of the pool those of the highest upper confidence bound, of a
-        reservoir (whose labels are known) the greedy one and then as they come.
-        """
+        """Of the policy's greedy batch and draws those of the highest upper confidence bound."""
         rows = self._place(site.images)
         scores = scorer(self._states[rows]) / self._temperature
         draws = [np.argsort(-scores, kind="stable")[: site.size]]
         draws += [gumbel_top(scores, site.size, self._rng) for _ in range(_DRAWS)]
-        if site.rotation == 0:
-            order = np.argsort(-self._promise([rows[draw] for draw in draws]), kind="stable")
-            draws = [draws[at] for at in order]
+        bounds = self._promise([rows[draw] for draw in draws], site.rotation)
+        draws = [draws[at] for at in np.argsort(-bounds, kind="stable")]
         table = self._table()
         known = {
             frozenset(batch.tolist())

@@ -49,26 +49,41 @@ def trials(
 ) -> tuple[Trial, ...]:
     """Of the classical strategies `names`, and of value models that were tried, over all records
     that count and tryouts, those of earlier cycles alike; highest safe gain first, ties by name.
+
+    A gain is over the uniform batches of its kind: tryouts, which hold more of what is good, are of
+    another level than the records that teach.
     """
-    every = (*LEARNED, *names)
-    before, now = _gains(earlier, every), _gains(points, every)
-    counted = [one.measured - one.level for one in points if _tells(one)]
+    teaching = {one.rotation for one in points if one.weight > 0}
+    zeros = {kind: _uniform_gain((*earlier, *points), teaching, kind) for kind in (True, False)}
+    counted = [_gain(one) for one in points if _tells(one)]
     spread = (sum(gain**2 for gain in counted) / max(len(counted), 1)) ** 0.5
+
+    def gains(some: Sequence[TablePoint], name: str) -> list[float]:
+        tried = [one for one in some if one.design == name and _tells(one)]
+        return [_gain(one) - zeros[one.rotation in teaching] for one in tried]
+
     found = []
-    for name in every:
-        gains = before[name] + now[name]
-        if gains or name not in LEARNED:
-            mean = sum(gains) / max(len(gains), 1)
-            found.append(Trial(name, len(gains), mean, len(before[name]), spread))
+    for name in (*LEARNED, *names):
+        before, now = gains(earlier, name), gains(points, name)
+        every = before + now
+        if every or name not in LEARNED:
+            mean = sum(every) / max(len(every), 1)
+            found.append(Trial(name, len(every), mean, len(before), spread))
     return tuple(sorted(found, key=lambda one: (-one.safe, one.name)))
 
 
-def _gains(points: Sequence[TablePoint], names: Collection[str]) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {name: [] for name in names}
-    for one in points:
-        if one.design in found and _tells(one):
-            found[one.design].append(one.measured - one.level)
-    return found
+def _gain(one: TablePoint) -> float:
+    return one.measured - one.level
+
+
+def _uniform_gain(points: Sequence[TablePoint], teaching: Collection[int], kind: bool) -> float:
+    """Of rotations that teach or of others; 0 without uniform batches there."""
+    found = [
+        _gain(one)
+        for one in points
+        if one.design == "uniform" and (one.rotation in teaching) == kind and _tells(one)
+    ]
+    return sum(found) / max(len(found), 1)
 
 
 def _tells(one: TablePoint) -> bool:
@@ -89,12 +104,12 @@ def outdone(model: str, tried: Sequence[Trial]) -> tuple[Trial, Trial] | None:
 
 def best_classical(tried: Sequence[Trial], sure: float = SURE) -> Trial:
     """DEFAULT's, or that of the strategy which is furthest ahead of it, if by more than `sure`
-    standard errors of the difference. If DEFAULT was not tried, it is taken for an average record.
+    standard errors of the difference. If DEFAULT was not tried, it is taken for a uniform batch.
 
     Of eight records each, equally good ones overrule it in 10 of 100 cycles.
     """
-    average = Trial(DEFAULT, 0, 0.0)
-    default = next((one for one in tried if one.name == DEFAULT), average)
+    plain = Trial(DEFAULT, 0, 0.0)
+    default = next((one for one in tried if one.name == DEFAULT), plain)
     unsure = default.error if default.records else 0.0
 
     def lead(one: Trial) -> float:

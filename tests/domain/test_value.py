@@ -42,6 +42,7 @@ def without(table: LookupTable, at: int) -> LookupTable:
         batches=tuple(batch for batch, kept in zip(table.batches, keep, strict=True) if kept),
         sketches=table.sketches[keep],
         scores=table.scores[keep],
+        designs=tuple(one for one, kept in zip(table.designs, keep, strict=True) if kept),
         sources=tuple(one for one, kept in zip(table.sources, keep, strict=True) if kept),
         rotations=table.rotations[keep],
         weights=table.weights[keep],
@@ -214,6 +215,16 @@ def test_a_ridge_needs_two_records() -> None:
         table = without(table, at)
     with pytest.raises(InvalidInput, match="two or more"):
         ridge().fit(table)
+
+
+def test_what_the_agent_proposed_says_nothing_of_reliability() -> None:
+    """It sought what estimates praise. Its records teach all the same."""
+    table, model = table_of(), ridge()
+    model.fit(replace(table, designs=("agent",) * 5 + table.designs[5:]))
+    assert model.reliability(np.random.default_rng(0)).records == 25
+    other = ridge()
+    other.fit(table)
+    assert model.estimate(table.batches)[0].tolist() == other.estimate(table.batches)[0].tolist()
 
 
 def test_fewer_than_three_records_rank_nothing() -> None:

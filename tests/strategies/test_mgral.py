@@ -156,7 +156,7 @@ def gained(design: str, gain: float) -> tuple[TablePoint, ...]:
 
 
 def test_a_reward_whose_own_choices_were_outdone_does_not_choose() -> None:
-    earlier = (*gained("ridge", 0.01), *gained("class_balance", 0.02))
+    earlier = (*gained("ridge", 0.02), *gained("class_balance", 0.04))
     query = replace(query_of(mean_of(VALUES)), earlier=earlier)
     choice = choose(query)
     assert choice.strategy == "class_balance"
@@ -164,11 +164,16 @@ def test_a_reward_whose_own_choices_were_outdone_does_not_choose() -> None:
     assert choice.evidence.reliability.informed
     told = " ".join(choice.evidence.words)
     assert "The reward was informative" in told
-    assert "and those of the balance of classes +0.0200" in told
+    assert "and those of the balance of classes +0.0294" in told
     assert "So the balance of classes chose" in told
     assert "would have won" in told
     named = replace(query, spec=replace(query.spec, when_uninformed="coreset"))
     assert choose(named).strategy == "coreset"
+
+
+def test_a_reward_that_the_default_outdid_has_no_say_beside_it() -> None:
+    earlier = (*gained("ridge", 0.01), *gained(DEFAULT, 0.02))
+    assert choose(replace(query_of(mean_of(VALUES)), earlier=earlier)).strategy == DEFAULT
 
 
 def test_a_reward_whose_own_choices_gained_most_chooses() -> None:

@@ -44,7 +44,7 @@ def run(online: Online, iterations: int = 40, table: LookupTable = TABLE) -> lis
     """Iterations after which the reward had changed."""
     refitted: list[LookupTable] = []
 
-    def promise(batches: Sequence[IntArray]) -> FloatArray:
+    def promise(batches: Sequence[IntArray], rotation: int) -> FloatArray:
         return np.array([float(batch.mean()) for batch in batches])
 
     made = Proposals(
@@ -87,7 +87,7 @@ def test_the_most_promising_draws_of_the_pool_come_first() -> None:
     assert values[0] == pytest.approx(57.0)  # the five highest scores, which promise most here
 
 
-def test_reservoirs_take_turns_and_begin_with_the_greedy_batch() -> None:
+def test_reservoirs_take_turns_and_begin_with_what_promises_most() -> None:
     online = Online(RESERVOIRS, 4)
     run(online)
     assert [one.rotation for one in online.batches] == [1, 2, 1, 2]
