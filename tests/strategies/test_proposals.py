@@ -45,7 +45,9 @@ def run(online: Online, iterations: int = 40, table: LookupTable = TABLE) -> lis
     refitted: list[LookupTable] = []
 
     def promise(batches: Sequence[IntArray], rotation: int) -> FloatArray:
-        return np.array([float(batch.mean()) for batch in batches])
+        """Of the second reservoir what the policy likes least."""
+        sign = -1.0 if rotation == 2 else 1.0
+        return np.array([sign * float(batch.mean()) for batch in batches])
 
     made = Proposals(
         online,
@@ -92,6 +94,9 @@ def test_reservoirs_take_turns_and_begin_with_what_promises_most() -> None:
     run(online)
     assert [one.rotation for one in online.batches] == [1, 2, 1, 2]
     assert set(online.batches[0].batch) == set(RESERVOIRS[0].images[-4:])
+    means = [place(one.batch).mean() for one in online.batches if one.rotation == 2]
+    assert means[0] < place(RESERVOIRS[1].images[-4:]).mean()
+    assert means == sorted(means)
 
 
 def test_what_has_a_record_is_not_proposed_again() -> None:
