@@ -62,6 +62,7 @@ WARM = TableSpec(
     rate=0.3,
     steps=60,
     views=4,
+    twice=0.0,
 )
 
 

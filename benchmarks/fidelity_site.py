@@ -117,7 +117,12 @@ class Site:
         self._points = transport.standardise(self.seen.embeddings)
         self._place = {name: at for at, name in enumerate(self.seen.ids)}
         whole = TableSpec(
-            steps=scale.steps, objective="csd", views=4, online=0, repeats=scale.repeats
+            steps=scale.steps,
+            objective="csd",
+            views=4,
+            online=0,
+            repeats=scale.repeats,
+            twice=0.0,
         )
         self.table = short(whole)
         self._folder = TemporaryDirectory()

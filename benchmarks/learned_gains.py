@@ -35,10 +35,10 @@ from benchmarks.harness import Figures, Options, kept_lines, main
 from benchmarks.runs import Notebook, place, workbench
 from mgral_service import cycle
 from mgral_service.detectors.local import LocalProxyTrainer, TaskDetector
+from mgral_service.domain.records import AGENT
 from mgral_service.domain.seeds import Purpose, seed_of, stream
 from mgral_service.metrics import METRICS
 from mgral_service.strategies import rerank
-from mgral_service.strategies.mgral import AGENT
 from mgral_service.strategies.trials import DEFAULT, together
 
 PARTS, SHARE = 4, 0.8

@@ -344,8 +344,8 @@ def scan(
     from mgral_service import scan as scanning
     from mgral_service.cluster.pool import Actors
     from mgral_service.cluster.proxies import connect
+    from mgral_service.domain.records import AGENT
     from mgral_service.store.artifacts import FileArtifacts
-    from mgral_service.strategies.mgral import AGENT
     from mgral_service.strategies.reasons import spoken
 
     known = settings.from_environment()

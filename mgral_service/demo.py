@@ -37,6 +37,7 @@ TABLE = {
     "rate": 0.3,
     "steps": 60,
     "views": 4,
+    "twice": 0.25,  # of so few records a tenth would tell nothing about seeds
     "online": 2,  # what the ridge would choose from either reservoir
 }
 SHOWN = 10

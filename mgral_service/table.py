@@ -24,7 +24,14 @@ from mgral_service.domain.hindsight import Division
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import ProxyTrainer, Query, QueryStrategy, Site, Weights
-from mgral_service.domain.records import DesignedBatch, LookupRecord, Progress, ProxySpec, Status
+from mgral_service.domain.records import (
+    AGAIN,
+    DesignedBatch,
+    LookupRecord,
+    Progress,
+    ProxySpec,
+    Status,
+)
 from mgral_service.domain.seeds import Purpose, seed_of, stream
 from mgral_service.domain.specs import CycleSpec
 
@@ -113,7 +120,7 @@ class Filling:
         self._starts: dict[int, Weights] = {}
         self._submitted: threading.Thread | None = None
         self._broken: BaseException | None = None
-        self._next = spec.table.records  # index of the next proposed batch
+        self._next = spec.table.records + spec.table.repeated  # index of the next proposed batch
 
     def _require_own(self, records: Sequence[LookupRecord]) -> None:
         """Unreadable for a record that is of no reservoir of ours."""
@@ -134,12 +141,20 @@ class Filling:
         picked = np.linspace(0, len(first) - 1, count.twins).round().astype(int)
         twins = [replace(first[at], source="semi_supervised") for at in picked]
         self._train(0, [*first, *tried, *twins])
-        self._train(both_ways, self._rest(both_ways))
-        table = self._table()
-        if len(table) < self._spec.least:
+        rest = self._rest(both_ways)
+        self._train(both_ways, rest)
+        found = len(self._table())
+        if found < self._spec.least:
             first_cause = self.failed[0] if self.failed else "none"
-            raise TooFewRecords(len(table), self._spec.least, first_cause)
-        return table
+            raise TooFewRecords(found, self._spec.least, first_cause)
+        self._train(self._spec.records, self._again([*first, *rest]))
+        return self._table()
+
+    def _again(self, teaching: Sequence[DesignedBatch]) -> list[DesignedBatch]:
+        """Those that are measured once more, spread over all that teach."""
+        count = min(self._spec.repeated, len(teaching))
+        picked = np.linspace(0, len(teaching) - 1, count).round().astype(int)
+        return [replace(teaching[at], design=AGAIN) for at in picked]
 
     def _rest(self, before: int) -> list[DesignedBatch]:
         """Of the pool, or more hindsight if the surrogate is not worth it."""
@@ -269,7 +284,7 @@ class Filling:
     @property
     def left(self) -> int:
         """Batches that may still be proposed."""
-        return self._spec.records + self._spec.online - self._next
+        return self._spec.records + self._spec.repeated + self._spec.online - self._next
 
     def submit(self, batches: Sequence[DesignedBatch]) -> None:
         """See ports.OnlineTable."""
@@ -346,6 +361,8 @@ class Filling:
         seed = seed_of(self._seed, Purpose.PROXY)
         if not self._spec.common_draws:
             seed = (seed + index * self._spec.repeats) % 2**31
+        elif one.design == AGAIN:
+            seed = (seed + self._spec.repeats) % 2**31
         scoring = self._divisions[one.rotation - 1].scoring if one.rotation else ()
         if one.source == "hindsight":
             return ProxySpec(index, (*base, *one.batch), (), seed, one.rotation, scoring)

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from mgral_service.domain import hindsight
 from mgral_service.domain.boxes import Detections
 from mgral_service.domain.design import CHEAP
 from mgral_service.domain.errors import TooFewRecords, Unreadable
@@ -30,7 +31,7 @@ LABELLED, POOL = NAMES[:30], NAMES[30:]
 SCORING = ids(130)[70:]
 SPLIT = PoolSplit(dict.fromkeys(LABELLED, 0), POOL, ())
 SEEN = observation(NAMES)
-SPEC = CycleSpec("toy", 6, table=TableSpec(records=20, online=4))
+SPEC = CycleSpec("toy", 6, table=TableSpec(records=20, online=4, twice=0.0))
 
 
 class Ledger:
@@ -403,3 +404,47 @@ def test_batches_come_from_reservoirs_and_from_the_pool_where_its_records_count(
     made = filling(Ledger(), replace(SPEC, table=replace(SPEC.table, records=60)))
     made.fill()
     assert [site.rotation for site in made.sites] == [1, 2, 0]
+
+
+@pytest.mark.parametrize("common", [True, False])
+def test_a_share_is_measured_again_from_another_seed_and_teaches_nothing(common: bool) -> None:
+    ledger = Ledger()
+    table = replace(SPEC.table, records=40, twice=0.2, repeats=3, common_draws=common)
+    spec = replace(with_source("hindsight"), table=replace(table, source="hindsight"))
+    one = filling(ledger, spec)
+    one.fill()
+    again = [record for record in ledger.records() if record.design == "again"]
+    assert [record.index for record in again] == list(range(40, 48))
+    assert one.left == 4
+    first = {
+        (record.rotation, record.batch): record
+        for record in ledger.records()
+        if record.design != "again"
+    }
+    for record in again:
+        before = first.pop((record.rotation, record.batch))
+        assert record.rotation in (1, 2)  # those that teach
+        assert not {*range(record.seed, record.seed + 3)} & {*range(before.seed, before.seed + 3)}
+    assert {record.rotation for record in again} == {1, 2}
+    known = one.join()
+    counted, _ = hindsight.weigh(known, spec.table.rotations, np.random.default_rng(0))
+    assert counted.weights[-8:].tolist() == [0.0] * 8
+    filling(ledger, spec).fill()  # trains nothing, or the ledger would complain
+
+
+def test_what_is_proposed_follows_what_was_measured_again() -> None:
+    ledger = Ledger()
+    spec = replace(SPEC, table=replace(SPEC.table, source="semi_supervised", twice=0.2))
+    one = filling(ledger, spec)
+    one.fill()
+    one.submit([DesignedBatch(POOL[:6], "agent")])
+    one.join()
+    assert [record.design for record in ledger.records()][-5:] == [*("again",) * 4, "agent"]
+
+
+def test_nothing_is_measured_again_where_the_cycle_fails() -> None:
+    spec = replace(SPEC, table=replace(SPEC.table, min_records=20, twice=0.2))
+    proxies = FakeProxies(bad=frozenset({3}))
+    with pytest.raises(TooFewRecords):
+        filling(Ledger(), spec, Crew(proxies)).fill()
+    assert max(proxies.trained) == 19

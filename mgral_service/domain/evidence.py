@@ -41,6 +41,27 @@ class Reliability:
 
 
 @dataclass(frozen=True, slots=True)
+class Noise:
+    """What seeds alone do to a record's score, beside what batches do.
+
+    pairs    batches that were measured twice
+    seeds    standard deviation of one measurement of a batch; low, high: its 95 % interval
+    batches  standard deviation of the records of one source and rotation, seeds included
+    """
+
+    pairs: int
+    seeds: float
+    low: float
+    high: float
+    batches: float
+
+    @property
+    def ceiling(self) -> float:
+        """Correlation with what was measured of an estimate that knows what each batch is worth."""
+        return max(0.0, 1.0 - (self.seeds / self.batches) ** 2) ** 0.5 if self.batches > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A batch of the portfolio with its estimated mAP (mean and standard deviation)."""
 
@@ -121,6 +142,8 @@ class Evidence:
     fidelity: Reliability | None = None  # of records without labels, where some had a twin with
     online: int = 0  # records of batches that the agent proposed while it learned
     trials: tuple[Trial, ...] = ()  # highest safe gain first
+    fallbacks: int = 0  # of `online`, those to which no record was near
+    noise: Noise | None = None  # where batches enough were measured twice
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, Self
 
 import numpy as np
 
-from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.arrays import BoolArray, FloatArray, IntArray
 from mgral_service.domain.features import BatchFeatures
 from mgral_service.domain.frame import Frame
 from mgral_service.domain.lookup import LookupTable
@@ -46,6 +47,10 @@ class FeatureModel(ABC):
         other = type(self)(self._features.beside(table.bases[rotation]))
         other.fit(replace(table, weights=weights))
         return other
+
+    def far(self, batches: Sequence[IntArray]) -> BoolArray:
+        """[K] None is: it answers everywhere."""
+        return np.zeros(len(batches), dtype=np.bool_)
 
     def fill(self, pool: IntArray, size: int) -> tuple[IntArray, FloatArray]:
         """All of `pool` [U] in the order in which a batch of `size` is filled best, and [U] the

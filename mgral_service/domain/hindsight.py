@@ -149,7 +149,7 @@ def fidelity(table: LookupTable, rng: np.random.Generator) -> Reliability | None
     without: dict[tuple[int, frozenset[int]], int] = {}
     for at, (batch, source) in enumerate(zip(table.batches, table.sources, strict=True)):
         kind = with_labels if source == "hindsight" else without
-        kind[int(table.rotations[at]), frozenset(batch.tolist())] = at
+        kind.setdefault((int(table.rotations[at]), frozenset(batch.tolist())), at)
     pairs = [(with_labels[key], at) for key, at in without.items() if key in with_labels]
     if not pairs:
         return None

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.arrays import BoolArray, FloatArray, IntArray
 from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.evidence import Reliability
 from mgral_service.domain.lookup import LookupTable, query_cutoff, record_weights, table_cutoff
@@ -102,6 +102,11 @@ class _InverseRead(ABC):
                 gains[at] = weights @ self._deviations
                 sds[at] = self._deviation(weights, distances, float(gains[at]))
         return self._table.level + gains, sds
+
+    def far(self, batches: Sequence[IntArray]) -> BoolArray:
+        """[K] to which no record is near; not counted as misses."""
+        counts = self._table.weights
+        return np.array([self._weigh(one, counts) is None for one in self._distances(batches)])
 
     def _deviation(self, weights: FloatArray, distances: FloatArray, gain: float) -> float:
         """Standard deviation of a mean with these weights [M]."""

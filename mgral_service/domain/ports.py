@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mgral_service.domain.arrays import FloatArray, IntArray
+from mgral_service.domain.arrays import BoolArray, FloatArray, IntArray
 from mgral_service.domain.boxes import Annotations, Detections, PoolObservation
 from mgral_service.domain.evidence import Choice, Reliability, TablePoint
 from mgral_service.domain.lookup import LookupTable
@@ -145,6 +145,10 @@ class ValueModel(Protocol):
         """Mean [K] and standard deviation [K] as fractions of mAP; a batch is positions in the
         observation's ids.
         """
+        ...
+
+    def far(self, batches: Sequence[IntArray]) -> BoolArray:
+        """[K] to which no record is near enough to tell their value."""
         ...
 
     def left_out(self) -> FloatArray:

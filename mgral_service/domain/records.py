@@ -171,10 +171,15 @@ Source = Literal["semi_supervised", "hindsight"]
 """What a record measures: a batch without its labels (the paper), or with them."""
 
 
+AGENT, FALLBACK = "agent", "fallback"
+PROPOSED = AGENT, FALLBACK  # by the agent while it learned; FALLBACK: no record was near
+AGAIN = "again"  # a batch measured before, from another seed
+
+
 @dataclass(frozen=True, slots=True)
 class DesignedBatch:
     """A batch to train a proxy on, and what drew it: "tilted", "uniform", a strategy's name,
-    "ridge" or "agent".
+    "ridge" or "gp", one of PROPOSED, or AGAIN.
 
     rotation  0: of the pool, beside all labelled images; r: of the r-th reservoir, beside its base
               (domain/hindsight.py)

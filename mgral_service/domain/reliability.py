@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 from mgral_service.domain.arrays import FloatArray
 from mgral_service.domain.evidence import Reliability
 from mgral_service.domain.lookup import LookupTable
+from mgral_service.domain.records import PROPOSED
 
 _RESAMPLES = 1000
 
@@ -30,7 +31,7 @@ def table_reliability(
     by giving each image a worth of its own, not by reshuffling, which would take them for
     independent.
     """
-    proposed = np.array([one == "agent" for one in table.designs])
+    proposed = np.array([one in PROPOSED for one in table.designs])
     full = (table.weights >= table.weights.max()) & ~proposed
     deviations = table.deviations()
 

@@ -121,6 +121,7 @@ class DetectorSpec:
         )
 
 
+LEAST_TWICE = 4  # a pair of each of two reservoirs tells only what the seed does to all of them
 LEAST_SCORING = 48  # scoring images; halves of fewer are too few to draw from, or to score by
 
 
@@ -146,6 +147,8 @@ class TableSpec:
     repeats         trainings of one proxy, each with a seed of its own, whose mean is its score
     average         averaged weights score; False: the last
     common_draws    all proxies share one seed, so that they differ by their batch alone
+    twice           share of `records` by which proxies are trained once more, from another seed:
+                    they tell what seeds alone do (domain/noise.py) and teach nothing
     actors          proxies trained at the same time; cpus and gpus: each one's share, fractions
                     allowed
     max_failures    retries of one proxy; a preempted node is none
@@ -156,9 +159,9 @@ class TableSpec:
     reservoir       images that play the pool of hindsight records: the "scoring" images, if there
                     are LEAST_SCORING or more, or else the "labelled" ones
     rotations       parts of them which in turn do
-    online          most proxies trained beyond `records`: on what "ridge" or "gp", taught by the
+    online          most proxies trained beyond those: on what "ridge" or "gp", taught by the
                     other rotations, chooses from each reservoir, and on batches that the agent
-                    proposes while it learns
+                    proposes while it learns, first those to which no record is near
     value_model     "ridge", "gp", "idw" (inverse distance, the paper) or "onehot" (its first
                     version)
     distance        of "idw": "sliced" or "exact" Wasserstein
@@ -181,6 +184,7 @@ class TableSpec:
     repeats: int = 1
     average: bool = True
     common_draws: bool = True
+    twice: float = 0.1
     actors: int = 2
     cpus: float = 1.0
     gpus: float = 0.0
@@ -217,6 +221,7 @@ class TableSpec:
             "a run that stops early is extrapolated: set 1, or table.stop = 1",
         )
         _require("table.repeats", 1 <= self.repeats <= 100, "must lie between 1 and 100")
+        _require("table.twice", 0 <= self.twice <= 1, "must lie between 0 and 1")
         _require("table.actors", self.actors >= 1, "must be 1 or more")
         _require("table.cpus", self.cpus > 0, "must be above 0")
         _require("table.gpus", self.gpus >= 0, "must be 0 or more")
@@ -228,6 +233,12 @@ class TableSpec:
         """Whether hindsight's batches are of the scoring images, of which there are so many."""
         wanted = self.source != "semi_supervised" and self.reservoir == "scoring"
         return wanted and scoring >= LEAST_SCORING
+
+    @property
+    def repeated(self) -> int:
+        """Proxies trained once more; none where they would be too few to tell anything."""
+        count = round(self.twice * self.records)
+        return count if count >= LEAST_TWICE else 0
 
     @property
     def least(self) -> int:

@@ -21,6 +21,7 @@ def tell(evidence: Evidence, spec: CycleSpec, winner: str, scoring: int) -> tupl
             _table(evidence),
             _source(evidence, spec, scoring),
             _fidelity(evidence),
+            _noise(evidence),
             _honesty(evidence, spec, winner),
             _trials(evidence),
             _portfolio(evidence, spec),
@@ -107,6 +108,24 @@ def _fidelity(evidence: Evidence) -> str:
     )
 
 
+def _noise(evidence: Evidence) -> str:
+    found = evidence.noise
+    if found is None:
+        return ""
+    verdict = (
+        f"an estimate without fault would go together with what was measured by "
+        f"{found.ceiling:.2f} or so."
+        if found.ceiling > 0
+        else "by these figures there is nothing in them but seeds."
+    )
+    return (
+        f"Measured again from another seed, a batch's score moved by {found.seeds:.4f} (standard "
+        f"deviation of one measurement; {found.pairs} batches, 95 % interval {found.low:.4f} to "
+        f"{found.high:.4f}). Batches of one kind differ by {found.batches:.4f}, seeds included: "
+        f"{verdict}"
+    )
+
+
 def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
     rank = evidence.reliability
     levels = {one.level for one in evidence.table if one.source == "hindsight" and one.weight > 0}
@@ -171,7 +190,7 @@ def _trials(evidence: Evidence) -> str:
         f"{spoken(one.name)} {_gained(one)} ({one.records} record{'s' * (one.records > 1)}"
         f"{f', {one.earlier} of earlier cycles' if one.earlier else ''})"
         for one in evidence.trials
-        if one.records
+        if one.records and one.name != "uniform"
     )
     return gained and (
         "Batches that one strategy chose gained, over uniform ones of their kind and with their "
@@ -222,7 +241,10 @@ def _overlap(evidence: Evidence, winner: str) -> str:
 def _online(evidence: Evidence) -> str:
     if not evidence.online:
         return ""
-    return f"{evidence.online} batches that it proposed were trained while it learned."
+    near = (
+        f" To {evidence.fallbacks} of them no record was near before." if evidence.fallbacks else ""
+    )
+    return f"{evidence.online} batches that it proposed were trained while it learned.{near}"
 
 
 def _misses(evidence: Evidence) -> str:

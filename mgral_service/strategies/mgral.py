@@ -31,8 +31,10 @@ from mgral_service.domain.evidence import (
 from mgral_service.domain.feature_model import FeatureModel
 from mgral_service.domain.hindsight import weigh
 from mgral_service.domain.lookup import LookupTable
+from mgral_service.domain.noise import seed_noise
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import OnlineTable, Query, Report, ValueModel
+from mgral_service.domain.records import AGENT, FALLBACK, PROPOSED
 from mgral_service.domain.reliability import beyond_mean
 from mgral_service.domain.seeds import Purpose, stream
 from mgral_service.domain.specs import BEST_CLASSICAL, JOINED, CycleSpec
@@ -52,7 +54,6 @@ from mgral_service.strategies.trials import (
 )
 from mgral_service.strategies.view import PoolView, Ranking
 
-AGENT = "agent"  # like those of LEARNED a winner that is no strategy of its own
 _POLICY = "policy."  # prefix of the weights in Choice.agent
 _ORDER, _VALUES = ".order", ".values"  # [U] of a ranking of all unlabelled images, after its name
 _SEEDS = 2**63 - 1
@@ -127,8 +128,10 @@ class Mgral:
             float(overlap),
             (),
             reward.fidelity,
-            sum(design == AGENT for design in reward.table.designs),
+            sum(design in PROPOSED for design in reward.table.designs),
             tried,
+            reward.table.designs.count(FALLBACK),
+            seed_noise(reward.table),
         )
         others = {name: one.positions for name, one in rankings.items() if name != winner}
         return Choice(
@@ -181,8 +184,11 @@ class _Reward:
 
     def promise(self, batches: Sequence[IntArray], rotation: int) -> FloatArray:
         """Upper confidence bounds [K] of batches of the view; of those of a reservoir by a model
-        that knows no record of it, all alike where there is none.
+        that knows no record of it, all alike where there is none. Infinite where no record is near.
         """
+        return np.where(self.model.far(batches), np.inf, self._bounds(batches, rotation))
+
+    def _bounds(self, batches: Sequence[IntArray], rotation: int) -> FloatArray:
         model = self.model
         if rotation:
             if not isinstance(model, FeatureModel):

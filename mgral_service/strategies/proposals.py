@@ -12,7 +12,7 @@ from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.design import gumbel_top
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.ports import OnlineTable, Site
-from mgral_service.domain.records import DesignedBatch
+from mgral_service.domain.records import AGENT, FALLBACK, DesignedBatch
 
 ROUNDS = 2
 _DRAWS = 32  # from which the most promising are proposed
@@ -25,7 +25,8 @@ class Proposals:
     states    [N, S] standardised, as the policy sees the images
     place     positions of ids in them
     table     what was refitted to last, its batches as such positions
-    promise   of batches of a rotation's site: upper confidence bounds [K]
+    promise   of batches of a rotation's site: upper confidence bounds [K], infinite where no record
+              is near
     refit     takes the grown table
     """
 
@@ -75,7 +76,7 @@ class Proposals:
         draws = [np.argsort(-scores, kind="stable")[: site.size]]
         draws += [gumbel_top(scores, site.size, self._rng) for _ in range(_DRAWS)]
         bounds = self._promise([rows[draw] for draw in draws], site.rotation)
-        draws = [draws[at] for at in np.argsort(-bounds, kind="stable")]
+        order = np.argsort(-bounds, kind="stable")
         table = self._table()
         known = {
             frozenset(batch.tolist())
@@ -84,11 +85,14 @@ class Proposals:
             )
             if (rotation, source) == (site.rotation, site.source)
         }
-        distinct = {frozenset(rows[draw].tolist()): draw for draw in reversed(draws)}
-        new = [draw for images, draw in distinct.items() if images not in known]
+        distinct = {frozenset(rows[draws[at]].tolist()): at for at in order[::-1]}
+        new = [at for images, at in distinct.items() if images not in known]
         return [
             DesignedBatch(
-                tuple(site.images[at] for at in draw), "agent", site.source, site.rotation
+                tuple(site.images[image] for image in draws[at]),
+                FALLBACK if bounds[at] == np.inf else AGENT,
+                site.source,
+                site.rotation,
             )
-            for draw in new[::-1][:count]
+            for at in new[::-1][:count]
         ]

@@ -162,6 +162,7 @@ def test_a_batch_that_no_record_is_near_counts_as_a_miss() -> None:
     assert mean == pytest.approx([table.scores.mean()])
     assert sd == pytest.approx([table.scores.std()])
     model.left_out()
+    assert model.far([FAR, table.batches[0]]).tolist() == [True, False]
     assert model.misses == 1
 
 

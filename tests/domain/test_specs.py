@@ -168,6 +168,15 @@ def test_a_run_is_averaged_over_its_end_or_stops_early() -> None:
     assert TableSpec(stop=0.25).checkpoints == 1
 
 
+@pytest.mark.parametrize(
+    ("records", "twice", "count"), [(200, 0.1, 20), (30, 0.1, 0), (16, 0.25, 4)]
+)
+def test_so_many_are_trained_twice_as_tell_something(
+    records: int, twice: float, count: int
+) -> None:
+    assert TableSpec(records=records, twice=twice).repeated == count
+
+
 def test_proxies_are_scored_by_the_metric_unless_a_reward_is_named() -> None:
     assert CycleSpec("a", 1, metric="ap").rewarded_by == "ap"
     assert CycleSpec("a", 1, metric="ap", reward="ap30").rewarded_by == "ap30"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from mgral_service.domain.evidence import (
     Candidate,
     Evidence,
+    Noise,
     Reliability,
     RewardPoint,
     TablePoint,
@@ -81,8 +82,7 @@ def test_it_says_how_classical_strategies_fared() -> None:
     evidence = Evidence(silent, (AGENT,), HISTORY, TABLE, 0, 0.25, (), trials=tried)
     said = told(evidence, winner="entropy_sum")
     assert (
-        "standard error: summed entropy +0.0300 ± 0.0050 (4 records, 1 of earlier cycles), uniform "
-        "chance +0.0100 ± 0.0100 (1 record)." in said
+        "standard error: summed entropy +0.0300 ± 0.0050 (4 records, 1 of earlier cycles)." in said
     )
     assert "So summed entropy chose: where classical strategies were tried, it gained more" in said
 
@@ -95,6 +95,28 @@ def test_a_named_fallback_is_named() -> None:
 
 def test_misses_are_counted_in_words() -> None:
     assert "7 times no record was near enough" in words(misses=7)
+
+
+def test_batches_without_a_near_record_are_counted_among_those_proposed() -> None:
+    evidence = Evidence(
+        Reliability(2, 0.4, 0.1, 0.7), (AGENT,), HISTORY, TABLE, 3, 0.25, (), online=5, fallbacks=2
+    )
+    assert (
+        "5 batches that it proposed were trained while it learned. To 2 of them no record was near "
+        "before." in told(evidence)
+    )
+    assert "was near before" not in told(replace(evidence, fallbacks=0))
+
+
+def test_what_seeds_do_is_told_beside_what_batches_do() -> None:
+    evidence = Evidence(Reliability(2, 0.4, 0.1, 0.7), (AGENT,), HISTORY, TABLE, 0, 0.25, ())
+    said = told(replace(evidence, noise=Noise(9, 0.012, 0.008, 0.022, 0.02)))
+    assert "score moved by 0.0120 (standard deviation of one measurement; 9 batches, 95 %" in said
+    assert "differ by 0.0200, seeds included: an estimate without fault would go together" in said
+    assert "by 0.80 or so." in said
+    silent = told(replace(evidence, noise=Noise(9, 0.03, 0.02, 0.05, 0.02)))
+    assert "there is nothing in them but seeds." in silent
+    assert "another seed" not in told(evidence)
 
 
 def test_a_lone_candidate_and_no_training_are_told_shortly() -> None:

@@ -20,6 +20,7 @@ from mgral_service.domain.transport import standardise
 from mgral_service.strategies import CLASSICAL, STRATEGIES, rerank
 from mgral_service.strategies.trials import DEFAULT, together
 from tests.domain.pools import CLASSES, divide, mean_of, measure, observe
+from tests.domain.test_noise import measured_again
 
 BOTH = together("ridge")
 SEEN = observe(160)
@@ -221,9 +222,11 @@ class Growing:
 
     def __init__(self, table: LookupTable) -> None:
         self.left, self.joined, self._table = 4, 0, table
+        self.designs: list[str] = []
 
     def submit(self, batches: Sequence[DesignedBatch]) -> None:
         self.left -= len(batches)
+        self.designs += [one.design for one in batches]
 
     def join(self) -> LookupTable:
         self.joined += 1
@@ -255,6 +258,32 @@ def test_every_reward_without_a_near_record_is_told(monkeypatch: pytest.MonkeyPa
     assert evidence is not None
     assert online.joined == 2
     assert evidence.misses == rewards > 0
+
+
+@pytest.mark.parametrize("far", [True, False])
+def test_batches_to_which_no_record_is_near_are_trained_as_such(
+    far: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = query_of(mean_of(VALUES), model="idw")
+    assert query.table is not None
+    online = Growing(query.table)
+    monkeypatch.setattr(InverseDistance, "far", lambda self, some: np.full(len(some), far))
+    choose(replace(query, online=online))
+    assert online.designs == ["fallback" if far else "agent"] * 4
+
+
+def test_what_the_agent_proposed_and_what_was_measured_again_are_told() -> None:
+    query = query_of(mean_of(VALUES), records=24)
+    assert query.table is not None
+    table = measured_again(query.table, 6)
+    designs = ("agent", "fallback", *table.designs[2:])
+    evidence = choose(replace(query, table=replace(table, designs=designs))).evidence
+    assert evidence is not None
+    assert (evidence.online, evidence.fallbacks) == (2, 1)
+    assert evidence.noise is not None
+    assert evidence.noise.pairs == 6
+    assert evidence.reliability.records == 22
+    assert any(one.startswith("Measured again from another seed") for one in evidence.words)
 
 
 def test_inverse_distance_has_no_ridge_candidate() -> None:

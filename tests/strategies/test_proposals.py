@@ -40,14 +40,19 @@ def place(names: Sequence[str]) -> IntArray:
     return np.array([SEEN.ids.index(name) for name in names])
 
 
-def run(online: Online, iterations: int = 40, table: LookupTable = TABLE) -> list[int]:
-    """Iterations after which the reward had changed."""
+def run(
+    online: Online, iterations: int = 40, table: LookupTable = TABLE, far: float = np.inf
+) -> list[int]:
+    """Iterations after which the reward had changed. far: mean position of a batch from which on no
+    record is near.
+    """
     refitted: list[LookupTable] = []
 
     def promise(batches: Sequence[IntArray], rotation: int) -> FloatArray:
         """Of the second reservoir what the policy likes least."""
         sign = -1.0 if rotation == 2 else 1.0
-        return np.array([sign * float(batch.mean()) for batch in batches])
+        means = np.array([float(batch.mean()) for batch in batches])
+        return np.where(means > far, np.inf, sign * means)
 
     made = Proposals(
         online,
@@ -97,6 +102,17 @@ def test_reservoirs_take_turns_and_begin_with_what_promises_most() -> None:
     means = [place(one.batch).mean() for one in online.batches if one.rotation == 2]
     assert means[0] < place(RESERVOIRS[1].images[-4:]).mean()
     assert means == sorted(means)
+
+
+def test_batches_to_which_no_record_is_near_come_first_and_are_told_apart() -> None:
+    online = Online((POOL,), 20)
+    run(online, far=55.5)
+    first = [one for one in online.batches[:10] if one.design == "fallback"]
+    assert 0 < len(first) < 10
+    assert first == online.batches[: len(first)]
+    means = [place(one.batch).mean() for one in online.batches[:10]]
+    assert all(mean > 55.5 for mean in means[: len(first)])
+    assert all(mean <= 55.5 for mean in means[len(first) :])
 
 
 def test_what_has_a_record_is_not_proposed_again() -> None:
