@@ -2,9 +2,10 @@
 what chooses by default, on training images alone.
 
 The pools are those of `compare` at their start, but of seeds that it does not use. A third of a
-pool is set aside to score; "mgral" runs a whole cycle on the rest, as it does in `compare`. Then
-each choice is made in PARTS drawn anew of that rest (SHARE of it): the cycle's own ("mgral"), the
-value model's, the agent's, the default's, another strategy's or two so `joined`. A short proxy is
+pool is set aside to score; "mgral" runs a whole cycle on the rest, as it does in `compare`, and
+OTHER reads its table as well. Then each choice is made in PARTS drawn anew of that rest (SHARE of
+it): the cycle's own ("mgral"), that of either value model, the agent's, the default's, another
+strategy's or two so `joined`. A short proxy is
 trained on the labelled images and the batch, with its labels; its AP50 over that of uniform batches
 of the same part is the gain. Pools that are done are kept (`--kept`), so an interrupted run goes
 on; delete them when code of the cycle has changed.
@@ -17,7 +18,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,8 +46,10 @@ PARTS, SHARE = 4, 0.8
 UNIFORMS = 3  # batches of a part
 REPEATS = 2  # trainings of a batch
 MODEL = WARM.value_model
+OTHER: Literal["gp"] = "gp"
 ALONE = (MODEL, AGENT, DEFAULT, together(MODEL), "entropy", "class_balance")
-JOINED = ((MODEL, "entropy"), (AGENT, DEFAULT), (DEFAULT, "class_balance"))
+BY_OTHER = (OTHER, together(OTHER))
+JOINED = ((MODEL, "entropy"), (OTHER, "entropy"), (AGENT, DEFAULT), (DEFAULT, "class_balance"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,19 @@ class Memory(Notebook):
         self.agent, self.winner = arrays, winner
 
 
+def read_otherwise(told: Memory, bench: cycle.Workbench) -> Memory:
+    """A cycle that has all the records of another one, and so trains none."""
+    journal, seen, weights = Memory(), told.observation(), told.detector()
+    assert seen is not None
+    assert weights is not None
+    journal.keep_observation(seen)
+    journal.keep_detector(weights)
+    for record in told.records():
+        journal.keep_record(record)
+    cycle.run(bench, journal)
+    return journal
+
+
 def joined(orders: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """The same images in the order of their mean ranks; ties by id."""
     ranks: dict[str, int] = dict.fromkeys(orders[0], 0)
@@ -103,12 +119,15 @@ def worth(world: World, seed: int, device: str) -> Found:
     seen, report, weights = journal.observation(), journal.report(), journal.detector()
     if seen is None or report is None or report.evidence is None or weights is None:
         raise RuntimeError(f"the cycle of {world.name}, seed {seed}, left nothing to choose by")
+    other = replace(job, spec=replace(spec, table=replace(spec.table, value_model=OTHER)))
+    otherwise = read_otherwise(journal, workbench(other, here, split, detector))
 
-    def order(name: str) -> tuple[str, ...]:
+    def order(name: str, by: Memory = journal) -> tuple[str, ...]:
         draws = stream(seed, Purpose.SELECT)
-        return rerank(spec, split, seen, classes, journal.agent, name, len(pool), draws).ids
+        return rerank(spec, split, seen, classes, by.agent, name, len(pool), draws).ids
 
     orders = {"mgral": order(journal.winner), **{name: order(name) for name in ALONE}}
+    orders |= {name: order(name, otherwise) for name in BY_OTHER}
     orders |= {"_and_".join(some): joined([orders[one] for one in some]) for some in JOINED}
     table = replace(spec.table, repeats=REPEATS)
     trainer = LocalProxyTrainer(

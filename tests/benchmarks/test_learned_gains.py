@@ -1,6 +1,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -8,7 +9,14 @@ from benchmarks import learned_gains
 from benchmarks.compare import World
 from benchmarks.gains import SEEDS, setting
 from benchmarks.harness import Options
-from benchmarks.learned_gains import Found, figures_of, joined
+from benchmarks.learned_gains import Found, Memory, figures_of, joined, read_otherwise
+from mgral_service import cycle
+from mgral_service.cycle import Workbench
+from mgral_service.domain.boxes import Annotations
+from mgral_service.domain.pool import PoolSplit
+from mgral_service.domain.specs import AgentSpec, CycleSpec, TableSpec
+from mgral_service.strategies import STRATEGIES
+from tests.doubles import CLASSES, FakeDetector, FakeProxies, ids
 
 
 def found(world: str, seed: int, gain: float, chosen: str = "agent") -> Found:
@@ -51,3 +59,36 @@ def test_a_pool_that_is_kept_is_not_measured_again_unless_its_world_is_another(
         figures = learned_gains.measure(Options(quick, "cpu", own))
         assert figures["mean_ridge"] == pytest.approx(0.02)
     assert asked == [1, 0, len(SEEDS), 0]
+
+
+def test_another_value_model_chooses_from_the_same_records() -> None:
+    names = ids(90)
+    split = PoolSplit(dict.fromkeys(names[:30], 0), names[40:], names[30:40])
+    table = TableSpec(records=20, source="hindsight", online=4)
+    agent = AgentSpec(iterations=12, draws=4)
+
+    def bench(model: Literal["ridge", "gp"], proxies: FakeProxies) -> Workbench:
+        spec = CycleSpec("toy", 6, table=replace(table, value_model=model), agent=agent)
+        known = Annotations.empty(names[:40])
+        return Workbench(
+            model,
+            spec,
+            split,
+            CLASSES,
+            known,
+            FakeDetector(),
+            proxies,
+            lambda name: STRATEGIES[name](),
+        )
+
+    first, none = FakeProxies(), FakeProxies(dies_after=0)
+    told = Memory()
+    cycle.run(bench("ridge", first), told)
+    assert len(told.records()) == len(first.trained) >= 22
+    other = read_otherwise(told, bench("gp", none))
+    report = other.report()
+    assert report is not None
+    assert report.evidence is not None
+    assert [one.index for one in report.evidence.table] == sorted(first.trained)
+    assert "gp_and_entropy_root.order" in other.agent
+    assert "ridge_and_entropy_root.order" in told.agent

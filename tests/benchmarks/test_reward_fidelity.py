@@ -10,16 +10,12 @@ from benchmarks.fidelity_site import QUICK, KeptLedger
 from benchmarks.reward_fidelity import (
     MEASURED,
     Asked,
-    beside,
     ceiling,
-    counted,
     held_out,
     measured,
     tabled,
-    thinned,
 )
 from mgral_service.domain.boxes import Detections, PoolObservation
-from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.records import DesignedBatch, LookupRecord, ProxyResult, ProxySpec
 
 IDS = tuple("abcdefgh")
@@ -33,44 +29,6 @@ def test_the_ceiling_is_what_a_faultless_estimate_reaches() -> None:
     found = np.corrcoef(truth, measured.mean(axis=1))[0, 1]
     assert ceiling(0.5, 2) == pytest.approx(found, abs=0.01)
     assert ceiling(-0.3, 2) == 0
-
-
-def test_a_thinned_table_keeps_records_from_end_to_end() -> None:
-    records = [
-        LookupRecord("c", at, (IDS[at],), (float(at),), 0.1 * at, 0, 1.0, "tilted")
-        for at in range(8)
-    ]
-    few = thinned(LookupTable.of(records, IDS), 3)
-    assert few.indices.tolist() == [0, 4, 7]
-    assert [batch.tolist() for batch in few.batches] == [[0], [4], [7]]
-    assert few.scores == pytest.approx([0.0, 0.4, 0.7])
-
-
-def test_rotations_and_sources_keep_their_shares_when_a_table_is_thinned() -> None:
-    """Every other record would be of one rotation alone."""
-    hindsight = [
-        LookupRecord("c", at, (IDS[at],), (), 0.1, 0, 1.0, "tilted", "hindsight", 1 + at % 2)
-        for at in range(8)
-    ]
-    pool = [LookupRecord("c", at, (IDS[at],), (), 0.1, 0, 1.0, "tilted") for at in range(8)]
-    both = beside(LookupTable.of(hindsight, IDS, [IDS[:1]] * 3), LookupTable.of(pool, IDS))
-    assert thinned(both, 8).rotations.tolist() == [1, 2, 1, 2, 0, 0, 0, 0]
-
-
-def test_half_of_a_table_of_both_sources_is_of_each_and_counts_in_full() -> None:
-    """A tryout, which is of rotation 3, teaches nothing here either."""
-    hindsight = [
-        LookupRecord("c", at, (IDS[at],), (0.0,), 0.1 * at, 0, 1.0, "tilted", "hindsight", at)
-        for at in (1, 2, 3)
-    ]
-    pool = [
-        LookupRecord("c", at, (IDS[at + 3],), (0.0,), 0.1, 0, 1.0, "tilted") for at in (1, 2, 3)
-    ]
-    bases = [IDS[:1]] * 4
-    both = beside(LookupTable.of(hindsight, IDS, bases), LookupTable.of(pool, IDS))
-    assert counted(both, 2).weights.tolist() == [1, 1, 0, 1, 1, 1]
-    assert thinned(both, 4).sources == ("hindsight",) * 2 + ("semi_supervised",) * 2
-    assert len(both.bases) == 4
 
 
 def test_kept_scores_go_with_the_batches_they_are_of(tmp_path: Path) -> None:
