@@ -76,11 +76,15 @@ def up_detached(settings: Settings, log: Path) -> tuple[str, subprocess.Popen[by
         )
     url = f"http://{settings.host}:{settings.port}"
     deadline = time.monotonic() + START_S
-    with Client(url, settings.token.get_secret_value() if settings.token else None) as client:
-        while time.monotonic() < deadline and process.poll() is None:
-            if client.ready():
-                return url, process
-            time.sleep(0.5)
+    try:
+        with Client(url, settings.token.get_secret_value() if settings.token else None) as client:
+            while time.monotonic() < deadline and process.poll() is None:
+                if client.ready():
+                    return url, process
+                time.sleep(0.5)
+    except BaseException:  # interrupted: nobody would know of it
+        process.terminate()
+        raise
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         process.wait(STOP_S)
