@@ -23,7 +23,8 @@ class Process:
 def test_sigterm_stops_the_service_that_was_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process, downed = Process(), []
+    process = Process()
+    downed: list[Any] = []
 
     def ended(*given: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
