@@ -113,8 +113,8 @@ def _noise(evidence: Evidence) -> str:
     if found is None:
         return ""
     verdict = (
-        f"an estimate without fault would go together with what was measured by "
-        f"{found.ceiling:.2f} or so."
+        f"even an estimate without fault would correlate with what was measured by no more than "
+        f"about {found.ceiling:.2f}."
         if found.ceiling > 0
         else "by these figures there is nothing in them but seeds."
     )

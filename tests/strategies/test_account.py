@@ -112,8 +112,8 @@ def test_what_seeds_do_is_told_beside_what_batches_do() -> None:
     evidence = Evidence(Reliability(2, 0.4, 0.1, 0.7), (AGENT,), HISTORY, TABLE, 0, 0.25, ())
     said = told(replace(evidence, noise=Noise(9, 0.012, 0.008, 0.022, 0.02)))
     assert "score moved by 0.0120 (standard deviation of one measurement; 9 batches, 95 %" in said
-    assert "differ by 0.0200, seeds included: an estimate without fault would go together" in said
-    assert "by 0.80 or so." in said
+    assert "differ by 0.0200, seeds included: even an estimate without fault would" in said
+    assert "correlate with what was measured by no more than about 0.80." in said
     silent = told(replace(evidence, noise=Noise(9, 0.03, 0.02, 0.05, 0.02)))
     assert "there is nothing in them but seeds." in silent
     assert "another seed" not in told(evidence)
