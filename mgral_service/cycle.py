@@ -235,10 +235,10 @@ def _fill_table(
         with _timed(journal) as elapsed:
             table = filling.fill()
     except TooFewRecords as error:
-        words = filling.words(error.got)
+        words = filling.words(error.got, bench.spec.table.records)
         journal.keep_report(replace(report, failed_proxies=tuple(filling.failed), words=words))
         raise
-    wanted = bench.spec.table.records
+    wanted = bench.spec.table.designed
     made = f"{len(table)} records of {wanted}, {filling.trained} proxies trained by this driver"
     report = _after(report, Status.TRAINING_PROXIES, elapsed(), made)
     return table, report

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,20 +57,6 @@ class Story:
         self.rows.append((name, time.monotonic() - start, " ".join(made)))
 
 
-@contextmanager
-def _leaving_on_sigterm() -> Iterator[None]:
-    """SIGTERM ends what is within as SIGINT does: what was started is stopped."""
-
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def run_demo(folder: Path | None, out: Path, seed: int, stdout: Console, stderr: Console) -> None:
     """The whole round; the service is stopped and its processes are gone when this returns."""
     from mgral_service.datasets.oracle import write_held_back
@@ -79,7 +64,7 @@ def run_demo(folder: Path | None, out: Path, seed: int, stdout: Console, stderr:
     story, out = Story(), out.resolve()
     shutil.rmtree(out / "home", ignore_errors=True)  # a demo starts from nothing
     out.mkdir(parents=True, exist_ok=True)
-    with _leaving_on_sigterm(), Display(stderr) as show:
+    with service.leaving_on_sigterm(), Display(stderr) as show:
         with story.phase("data") as made:
             folder = folder.resolve() if folder else _digits(out / "digits", show)
             whole = DatasetSpec(_name_of(folder), str(folder), test="test.json")

@@ -155,7 +155,7 @@ def plan(spec: ExperimentSpec, seconds: StepSeconds, stock: Stock, with_table: b
     detector_hours = detector.steps * seconds.detector / 3600
     proxy_steps = table.repeats * max(1, round(table.stop * table.steps))
     proxy_hours = proxy_steps * seconds.proxy / 3600
-    proxies = table.records + table.repeated + table.online if with_table else 0
+    proxies = table.designed + table.online if with_table else 0
     waves = ceil(proxies / table.actors)
     carved = _carved(spec)
     scoring = stock.scoring if carved is None else carved

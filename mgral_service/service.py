@@ -11,7 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mgral_service import wiring
@@ -21,6 +22,20 @@ from mgral_service.settings import Settings
 
 START_S = 180.0
 STOP_S = 60.0
+
+
+@contextmanager
+def leaving_on_sigterm() -> Iterator[None]:
+    """SIGTERM ends what is within as SIGINT does: what was started is stopped."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def up(settings: Settings, say: Callable[[str], None]) -> None:
@@ -35,7 +50,7 @@ def up(settings: Settings, say: Callable[[str], None]) -> None:
     use_token(home)
     from mgral_service.cluster.local import local_cluster, serve_here
 
-    with wiring.with_store(settings) as settings:
+    with leaving_on_sigterm(), wiring.with_store(settings) as settings:
         assert settings.redis_url is not None
         jobs_port = free_port()
         os.environ.update(
@@ -84,6 +99,7 @@ def up_detached(settings: Settings, log: Path) -> tuple[str, subprocess.Popen[by
                 time.sleep(0.5)
     except BaseException:  # interrupted: nobody would know of it
         process.terminate()
+        process.wait(STOP_S)
         raise
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)

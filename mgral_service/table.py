@@ -120,7 +120,7 @@ class Filling:
         self._starts: dict[int, Weights] = {}
         self._submitted: threading.Thread | None = None
         self._broken: BaseException | None = None
-        self._next = spec.table.records + spec.table.repeated  # index of the next proposed batch
+        self._next = spec.table.designed  # index of the next proposed batch
 
     def _require_own(self, records: Sequence[LookupRecord]) -> None:
         """Unreadable for a record that is of no reservoir of ours."""
@@ -151,7 +151,11 @@ class Filling:
         return self._table()
 
     def _again(self, teaching: Sequence[DesignedBatch]) -> list[DesignedBatch]:
-        """Those that are measured once more, spread over all that teach."""
+        """Those that are measured once more, spread over all that teach; with hindsight over those,
+        which count in full.
+        """
+        if self._rotations:
+            teaching = [one for one in teaching if one.source == "hindsight"]
         count = min(self._spec.repeated, len(teaching))
         picked = np.linspace(0, len(teaching) - 1, count).round().astype(int)
         return [replace(teaching[at], design=AGAIN) for at in picked]
@@ -252,12 +256,13 @@ class Filling:
     def _places(self, names: Sequence[str]) -> IntArray:
         return np.array([self._position[name] for name in names], dtype=np.int64)
 
-    def words(self, records: int) -> tuple[str, ...]:
-        """What went wrong, in sentences."""
+    def words(self, records: int, wanted: int | None = None) -> tuple[str, ...]:
+        """What went wrong, in sentences. wanted: records; all that were designed unless given."""
         found = []
         if self.failed:
+            wanted = wanted or self._next
             found.append(
-                f"The table has {records} of {self._next} records: {_proxies(len(self.failed))} "
+                f"The table has {records} of {wanted} records: {_proxies(len(self.failed))} "
                 f"failed (first cause: {self.failed[0]}); the minimum is {self._spec.least}."
             )
         if self.interrupted:
@@ -284,7 +289,7 @@ class Filling:
     @property
     def left(self) -> int:
         """Batches that may still be proposed."""
-        return self._spec.records + self._spec.repeated + self._spec.online - self._next
+        return self._spec.designed + self._spec.online - self._next
 
     def submit(self, batches: Sequence[DesignedBatch]) -> None:
         """See ports.OnlineTable."""
@@ -327,7 +332,7 @@ class Filling:
         if not todo:
             return
         seeds = {one.index: one.seed for one in todo}
-        total = max(self._spec.records, first + len(batches))
+        total = max(self._spec.designed, first + len(batches))
         done = len(have)
         self._ledger.progress(Progress(Status.TRAINING_PROXIES, done, total))
         for result in self._crew.proxies.train(todo, self._starts_for(todo)):

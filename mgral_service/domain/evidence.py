@@ -45,7 +45,8 @@ class Noise:
     """What seeds alone do to a record's score, beside what batches do.
 
     pairs    batches that were measured twice
-    seeds    standard deviation of one measurement of a batch; low, high: its 95 % interval
+    seeds    standard deviation of one measurement of a batch, beside what a seed does to all of one
+             source and rotation alike; low, high: its 95 % interval
     batches  standard deviation of the records of one source and rotation, seeds included
     """
 

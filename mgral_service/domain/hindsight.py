@@ -18,6 +18,7 @@ from mgral_service.domain.arrays import BoolArray, FloatArray
 from mgral_service.domain.evidence import Reliability
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
+from mgral_service.domain.records import AGAIN
 from mgral_service.domain.reliability import rank_reliability
 from mgral_service.domain.specs import CycleSpec, TableSpec
 
@@ -126,8 +127,13 @@ def weigh(
         trust = 0.0 if found is None else max(0.0, found.low)
         weights = np.where(hindsight, 1.0, np.where(table.rotations == 0, trust, 0.0))
         weights[table.rotations > rotations] = 0.0
-    once = np.where(_again(table), 0.0, weights)
+    once = np.where(_again(table) | _repeated(table), 0.0, weights)
     return replace(table, weights=once if np.count_nonzero(once) > 1 else weights), found
+
+
+def _repeated(table: LookupTable) -> BoolArray:
+    """[M] records of the other seed, whose level is another."""
+    return np.array([design == AGAIN for design in table.designs])
 
 
 def _again(table: LookupTable) -> BoolArray:
@@ -154,7 +160,8 @@ def fidelity(table: LookupTable, rng: np.random.Generator) -> Reliability | None
     if not pairs:
         return None
     truth, surrogate = (np.array(side) for side in zip(*pairs, strict=True))
-    deviations = table.deviations()
+    once = np.where(_repeated(table), 0.0, table.weights)
+    deviations = replace(table, weights=once).deviations()
 
     def estimate(rows: FloatArray) -> FloatArray:
         return np.broadcast_to(deviations[surrogate], rows.shape)

@@ -121,7 +121,6 @@ class DetectorSpec:
         )
 
 
-LEAST_TWICE = 4  # a pair of each of two reservoirs tells only what the seed does to all of them
 LEAST_SCORING = 48  # scoring images; halves of fewer are too few to draw from, or to score by
 
 
@@ -148,7 +147,8 @@ class TableSpec:
     average         averaged weights score; False: the last
     common_draws    all proxies share one seed, so that they differ by their batch alone
     twice           share of `records` by which proxies are trained once more, from another seed:
-                    they tell what seeds alone do (domain/noise.py) and teach nothing
+                    they tell what seeds alone do (domain/noise.py) and teach nothing; none if that
+                    is fewer than `rotations` + 2
     actors          proxies trained at the same time; cpus and gpus: each one's share, fractions
                     allowed
     max_failures    retries of one proxy; a preempted node is none
@@ -161,7 +161,8 @@ class TableSpec:
     rotations       parts of them which in turn do
     online          most proxies trained beyond those: on what "ridge" or "gp", taught by the
                     other rotations, chooses from each reservoir, and on batches that the agent
-                    proposes while it learns, first those to which no record is near
+                    proposes while it learns: of each site first those to which no record is near
+                    ("idw" and "onehot")
     value_model     "ridge", "gp", "idw" (inverse distance, the paper) or "onehot" (its first
                     version)
     distance        of "idw": "sliced" or "exact" Wasserstein
@@ -236,9 +237,16 @@ class TableSpec:
 
     @property
     def repeated(self) -> int:
-        """Proxies trained once more; none where they would be too few to tell anything."""
+        """Proxies trained once more; none where they would be too few to tell anything: of each
+        reservoir the first pair tells what the seed does to all its batches alike.
+        """
         count = round(self.twice * self.records)
-        return count if count >= LEAST_TWICE else 0
+        return count if count >= self.rotations + 2 else 0
+
+    @property
+    def designed(self) -> int:
+        """Proxies before the agent proposes any."""
+        return self.records + self.repeated
 
     @property
     def least(self) -> int:

@@ -164,8 +164,8 @@ def _progress(ports: GatewayPorts, record: CycleRecord) -> Progress | None:
     proxies that it proposed report too.)
     """
     if record.status is Status.TRAINING_PROXIES:
-        done = min(ports.stores.table.count(record.id), record.spec.table.records)
-        return Progress(record.status, done, record.spec.table.records)
+        total = record.spec.table.designed
+        return Progress(record.status, min(ports.stores.table.count(record.id), total), total)
     event = ports.stores.events.last(record.id, "progress", record.status.value)
     if event is None:
         return None

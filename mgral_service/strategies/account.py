@@ -112,15 +112,18 @@ def _noise(evidence: Evidence) -> str:
     found = evidence.noise
     if found is None:
         return ""
-    verdict = (
-        f"even an estimate without fault would correlate with what was measured by no more than "
-        f"about {found.ceiling:.2f}."
-        if found.ceiling > 0
-        else "by these figures there is nothing in them but seeds."
-    )
+    if found.low >= found.batches:
+        verdict = "there is nothing in them but seeds."
+    elif found.ceiling == 0:
+        verdict = "from so few it cannot be told whether there is more in them than seeds."
+    else:
+        verdict = (
+            f"even an estimate without fault would correlate with what was measured by no more "
+            f"than about {found.ceiling:.2f}."
+        )
     return (
-        f"Measured again from another seed, a batch's score moved by {found.seeds:.4f} (standard "
-        f"deviation of one measurement; {found.pairs} batches, 95 % interval {found.low:.4f} to "
+        f"By seeds alone a batch's score varies by {found.seeds:.4f} (standard deviation; "
+        f"{found.pairs} batches measured again from another seed, 95 % interval {found.low:.4f} to "
         f"{found.high:.4f}). Batches of one kind differ by {found.batches:.4f}, seeds included: "
         f"{verdict}"
     )

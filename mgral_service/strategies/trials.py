@@ -15,7 +15,7 @@ from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.evidence import TablePoint, Trial
 from mgral_service.domain.feature_model import FeatureModel
 from mgral_service.domain.ports import Site, ValueModel
-from mgral_service.domain.records import DesignedBatch
+from mgral_service.domain.records import AGAIN, DesignedBatch
 from mgral_service.strategies.view import PoolView
 
 LEARNED = ("ridge", "gp")  # value models whose own batches compete
@@ -88,9 +88,10 @@ def _uniform_gain(points: Sequence[TablePoint], teaching: Collection[int], kind:
 
 def _tells(one: TablePoint) -> bool:
     """Of its strategy; tryouts do, though they teach no value model. Records without labels do
-    where there are no others, not those that are trusted in part.
+    where there are no others, not those that are trusted in part; what was measured AGAIN is of
+    another seed's level.
     """
-    return one.weight == 1 or one.source == "hindsight"
+    return one.design != AGAIN and (one.weight == 1 or one.source == "hindsight")
 
 
 def outdone(model: str, tried: Sequence[Trial]) -> tuple[Trial, Trial] | None:

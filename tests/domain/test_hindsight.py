@@ -16,7 +16,7 @@ from mgral_service.domain.hindsight import (
 )
 from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.pool import PoolSplit
-from mgral_service.domain.records import LookupRecord, Source
+from mgral_service.domain.records import AGAIN, LookupRecord, Source
 from mgral_service.domain.specs import CycleSpec, TableSpec
 
 LABELLED = tuple(f"img_{at:03d}" for at in range(60))
@@ -190,3 +190,26 @@ def test_hindsight_without_twins_has_no_fidelity_and_the_pool_does_not_count() -
     table = LookupTable.of(records, LABELLED, ((), LABELLED[:3]))
     assert fidelity(table, rng()) is None
     assert weigh(table, 2, rng())[0].weights.tolist() == [1.0] * 5 + [0.0]
+
+
+def test_what_was_measured_again_teaches_nothing_and_shifts_no_level() -> None:
+    """Of two rotations the second seed is good to one and bad to the other."""
+    worth = np.random.default_rng(1).normal(size=24)
+    records = [record(at, at % 12, w, "hindsight", 1 + at // 12) for at, w in enumerate(worth)]
+    records += [
+        record(24 + at, at % 12, w, "semi_supervised", 1 + at // 12) for at, w in enumerate(worth)
+    ]
+    again = [
+        replace(record(48 + at, at, worth[at] + shift, "hindsight", rotation), design=AGAIN)
+        for rotation, shift in ((1, 9.0), (2, -9.0))
+        for at in range(4 * rotation - 4, 4 * rotation)
+    ]
+    bases = ((), LABELLED[:3], LABELLED[3:6])
+    alone, beside = (
+        weigh(LookupTable.of(some, LABELLED, bases), 2, rng())
+        for some in (records, [*records, *again])
+    )
+    assert alone[1] == beside[1]
+    assert beside[0].weights[48:].tolist() == [0.0] * 8
+    first_failed, _ = weigh(LookupTable.of([*records[1:], *again], LABELLED, bases), 2, rng())
+    assert first_failed.weights[47:].tolist() == [0.0] * 8

@@ -60,6 +60,16 @@ def test_too_few_pairs_of_a_rotation_tell_nothing(pairs: int, known: bool) -> No
     assert (seed_noise(measured_again(hindsight(40), pairs)) is not None) == known
 
 
+def test_records_that_count_in_part_are_no_measure_of_those_that_count() -> None:
+    table = measured_again(hindsight(80), 20)
+    apart = np.where(np.arange(len(table)) % 2 == 0, table.weights, table.weights / 2)
+    found = seed_noise(replace(table, weights=apart))
+    assert found is not None
+    assert found.pairs == 10
+    spread = table.deviations()[:80:2].std()
+    assert found.batches == pytest.approx(spread, rel=0.1)
+
+
 def test_a_batch_whose_first_measurement_failed_is_no_pair() -> None:
     table = measured_again(hindsight(40), 10)
     left = np.arange(1, len(table))

@@ -174,7 +174,10 @@ def test_a_run_is_averaged_over_its_end_or_stops_early() -> None:
 def test_so_many_are_trained_twice_as_tell_something(
     records: int, twice: float, count: int
 ) -> None:
-    assert TableSpec(records=records, twice=twice).repeated == count
+    table = TableSpec(records=records, twice=twice)
+    assert table.repeated == count
+    assert table.designed == records + count
+    assert TableSpec(records=records, twice=0.1, rotations=6).repeated in (0, 20)
 
 
 def test_proxies_are_scored_by_the_metric_unless_a_reward_is_named() -> None:

@@ -111,11 +111,13 @@ def test_batches_without_a_near_record_are_counted_among_those_proposed() -> Non
 def test_what_seeds_do_is_told_beside_what_batches_do() -> None:
     evidence = Evidence(Reliability(2, 0.4, 0.1, 0.7), (AGENT,), HISTORY, TABLE, 0, 0.25, ())
     said = told(replace(evidence, noise=Noise(9, 0.012, 0.008, 0.022, 0.02)))
-    assert "score moved by 0.0120 (standard deviation of one measurement; 9 batches, 95 %" in said
+    assert "score varies by 0.0120 (standard deviation; 9 batches measured again from" in said
     assert "differ by 0.0200, seeds included: even an estimate without fault would" in said
     assert "correlate with what was measured by no more than about 0.80." in said
     silent = told(replace(evidence, noise=Noise(9, 0.03, 0.02, 0.05, 0.02)))
     assert "there is nothing in them but seeds." in silent
+    unsure = told(replace(evidence, noise=Noise(4, 0.03, 0.015, 0.08, 0.02)))
+    assert "from so few it cannot be told whether there is more in them than seeds." in unsure
     assert "another seed" not in told(evidence)
 
 

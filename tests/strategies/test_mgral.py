@@ -283,7 +283,7 @@ def test_what_the_agent_proposed_and_what_was_measured_again_are_told() -> None:
     assert evidence.noise is not None
     assert evidence.noise.pairs == 6
     assert evidence.reliability.records == 22
-    assert any(one.startswith("Measured again from another seed") for one in evidence.words)
+    assert any(one.startswith("By seeds alone a batch's score varies") for one in evidence.words)
 
 
 def test_inverse_distance_has_no_ridge_candidate() -> None:

@@ -139,3 +139,10 @@ def test_a_strategy_that_gained_nothing_outdoes_no_ridge() -> None:
 
 def test_a_ridge_that_was_not_tried_is_not_outdone() -> None:
     assert outdone(RIDGE, trials([point("a", 0.02)], ("a",))) is None
+
+
+def test_what_was_measured_again_tells_nothing_of_strategies() -> None:
+    """It is of another seed, and so of another level."""
+    points = [point("a", 0.02, rotation=1), point("tilted", -0.01, rotation=1)] * 8
+    again = [point("again", -0.2, weight=0.0, rotation=1)] * 8
+    assert trials([*points, *again], ("a",)) == trials(points, ("a",))
