@@ -8,12 +8,12 @@ and table lie beside it in `compare/WORLD`. `--kept benchmarks/results/compare.j
 what the figures in README.md are of.
 
 "mgral" runs as the demo does with four times its proxies, all of them hindsight (batches without
-labels told next to nothing: `proxy_fidelity`, `surrogate_fidelity`), none of them measured again, and
-eight on batches that its ridge and its agent choose; "mgral-paper" with every switch as printed. Both score proxies on a
-quarter of the training images, with labels, which no strategy may choose. No setting is chosen on
-test images of digits and vehicles; but rules were made on training images of all four worlds, after
-failures that were seen on test images of vehicles (README.md). bccd and chess_pieces serve no other
-purpose.
+labels told next to nothing: `proxy_fidelity`, `surrogate_fidelity`), none measured again, and eight
+on batches that its ridge and its agent choose; "mgral-paper" with every switch as printed. Both
+score proxies on a quarter of the training images, with labels, which no strategy may choose. No
+setting is chosen on test images of digits and vehicles; but rules were made on training images of
+all four worlds, after failures that were seen on test images of vehicles (README.md). bccd and
+chess_pieces serve no other purpose.
 `--quick`: digits, 2 seeds, 1 cycle, trainings of 2 steps.
 """
 
