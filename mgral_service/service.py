@@ -91,19 +91,17 @@ def up_detached(settings: Settings, log: Path) -> tuple[str, subprocess.Popen[by
         )
     url = f"http://{settings.host}:{settings.port}"
     deadline = time.monotonic() + START_S
+    answers = False
     try:
         with Client(url, settings.token.get_secret_value() if settings.token else None) as client:
             while time.monotonic() < deadline and process.poll() is None:
-                if client.ready():
+                if answers := client.ready():
                     return url, process
                 time.sleep(0.5)
-    except BaseException:  # interrupted: nobody would know of it
-        process.terminate()
-        process.wait(STOP_S)
-        raise
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        process.wait(STOP_S)
+    finally:
+        if not answers:  # or we were interrupted: nobody would know of it
+            process.terminate()
+            process.wait(STOP_S)
     end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
     raise Unavailable("the service", f"it did not start; the end of {log}:\n{end}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.records import LookupRecord
 
 CLASSES = ("cat", "dog", "bird")
+SEEDS, SHIFTS = 0.01, (0.0, 0.05, -0.03)  # of a measurement; of the other seed, by rotation
 
 
 def observe(count: int, dimension: int = 8, seed: int = 0, most: int = 4) -> PoolObservation:
@@ -89,3 +91,27 @@ def measure(
 def mean_of(values: FloatArray) -> Callable[[IntArray], float]:
     """Worth of a batch: the mean of its images' values [N]."""
     return lambda batch: float(values[batch].mean())
+
+
+def measured_again(table: LookupTable, pairs: int, seed: int = 0) -> LookupTable:
+    """With the first records measured again: batches they hold, and no weight."""
+    rng = np.random.default_rng(seed)
+    noisy = table.scores + SEEDS * rng.standard_normal(len(table))
+    shift = np.array([SHIFTS[rotation] for rotation in table.rotations[:pairs]])
+    again = table.scores[:pairs] + SEEDS * rng.standard_normal(pairs) + shift
+
+    def both(column: np.ndarray) -> np.ndarray:
+        return np.concatenate([column, column[:pairs]])
+
+    return replace(
+        table,
+        batches=(*table.batches, *(batch[::-1] for batch in table.batches[:pairs])),
+        sketches=both(table.sketches),
+        scores=np.concatenate([noisy, again]),
+        designs=(*table.designs, *("again",) * pairs),
+        indices=np.arange(len(table) + pairs),
+        seconds=both(table.seconds),
+        sources=(*table.sources, *table.sources[:pairs]),
+        rotations=both(table.rotations),
+        weights=np.concatenate([table.weights, np.zeros(pairs)]),
+    )

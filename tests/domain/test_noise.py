@@ -4,35 +4,9 @@ import numpy as np
 import pytest
 
 from mgral_service.domain.evidence import Noise
-from mgral_service.domain.lookup import LookupTable
 from mgral_service.domain.noise import seed_noise
+from tests.domain.pools import SEEDS, measured_again
 from tests.domain.test_frame import hindsight
-
-SEEDS, SHIFTS = 0.01, (0.0, 0.05, -0.03)  # of a measurement; of the other seed, by rotation
-
-
-def measured_again(table: LookupTable, pairs: int, seed: int = 0) -> LookupTable:
-    """With the first records measured again: batches they hold, and no weight."""
-    rng = np.random.default_rng(seed)
-    noisy = table.scores + SEEDS * rng.standard_normal(len(table))
-    shift = np.array([SHIFTS[rotation] for rotation in table.rotations[:pairs]])
-    again = table.scores[:pairs] + SEEDS * rng.standard_normal(pairs) + shift
-
-    def both(column: np.ndarray) -> np.ndarray:
-        return np.concatenate([column, column[:pairs]])
-
-    return replace(
-        table,
-        batches=(*table.batches, *(batch[::-1] for batch in table.batches[:pairs])),
-        sketches=both(table.sketches),
-        scores=np.concatenate([noisy, again]),
-        designs=(*table.designs, *("again",) * pairs),
-        indices=np.arange(len(table) + pairs),
-        seconds=both(table.seconds),
-        sources=(*table.sources, *table.sources[:pairs]),
-        rotations=both(table.rotations),
-        weights=np.concatenate([table.weights, np.zeros(pairs)]),
-    )
 
 
 def test_seeds_are_told_from_batches_whatever_a_seed_does_to_a_rotation() -> None:

@@ -19,8 +19,7 @@ from mgral_service.domain.specs import AgentSpec, CycleSpec, TableSpec
 from mgral_service.domain.transport import standardise
 from mgral_service.strategies import CLASSICAL, STRATEGIES, rerank
 from mgral_service.strategies.trials import DEFAULT, together
-from tests.domain.pools import CLASSES, divide, mean_of, measure, observe
-from tests.domain.test_noise import measured_again
+from tests.domain.pools import CLASSES, divide, mean_of, measure, measured_again, observe
 
 BOTH = together("ridge")
 SEEN = observe(160)
