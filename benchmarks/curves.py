@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mgral_service.domain.arrays import FloatArray
-from mgral_service.domain.evidence import TablePoint
+from mgral_service.domain.evidence import Reliability, TablePoint
 
 DRAWS = 2000
 REFERENCE = "uniform"
@@ -30,7 +30,7 @@ class Point:
     images, boxes   labelled so far
     seconds         spent on choosing; trainings: of proxies
     batch           ids bought in this cycle; counts: boxes of each class among them
-    chosen_by       the strategy, or the winner of its portfolio
+    chosen_by       the strategy, or the winner of its portfolio; reward: its reliability
     tried           records of its table whose batches one strategy chose
     more            AP50 of other detectors trained on the same images
     """
@@ -50,6 +50,7 @@ class Point:
     chosen_by: str
     tried: tuple[TablePoint, ...] = ()
     more: tuple[float, ...] = ()
+    reward: Reliability | None = None
 
     @property
     def mean_ap50(self) -> float:

@@ -26,7 +26,7 @@ from mgral_service.datasets.digits import write_digits
 from mgral_service.datasets.loading import ImageStore, load_images
 from mgral_service.detectors.local import LocalProxyTrainer, TaskDetector
 from mgral_service.domain.boxes import Annotations, PoolObservation
-from mgral_service.domain.evidence import CycleReport, TablePoint
+from mgral_service.domain.evidence import CycleReport, Evidence, Reliability, TablePoint
 from mgral_service.domain.pool import PoolSplit, carve_scoring, label
 from mgral_service.domain.ports import Report, Weights
 from mgral_service.domain.records import LookupRecord, Progress, Selection, Status
@@ -53,7 +53,7 @@ class Job:
     world, scenes   which data (DATA), and how many scenes where they are generated
     initial         labelled images at the start, drawn by `spec.seed`
     strategy        the name of `spec` in the comparison
-    earlier         records of batches that one strategy chose, of the cycles before
+    earlier         records of batches that one strategy chose, of each cycle before
     """
 
     world: str
@@ -64,7 +64,7 @@ class Job:
     device: str
     cycle: int = 0
     bought: tuple[tuple[str, ...], ...] = ()
-    earlier: tuple[TablePoint, ...] = ()
+    earlier: tuple[tuple[TablePoint, ...], ...] = ()
 
     @property
     def key(self) -> str:
@@ -88,7 +88,7 @@ class Job:
     def after(self, found: Point) -> Job:
         """The run's next cycle."""
         bought = (*self.bought, found.batch) if self.cycle else ()
-        earlier = (*self.earlier, *found.tried)
+        earlier = (*self.earlier, found.tried) if self.cycle else ()
         return replace(self, cycle=self.cycle + 1, bought=bought, earlier=earlier)
 
 
@@ -149,13 +149,14 @@ class Notebook:
         self._report: CycleReport | None = None
 
     @property
+    def evidence(self) -> Evidence | None:
+        return None if self._report is None else self._report.evidence
+
+    @property
     def tried(self) -> tuple[TablePoint, ...]:
         """Records of batches that one strategy chose."""
-        if self._report is None or self._report.evidence is None:
-            return ()
-        return tuple(
-            one for one in self._report.evidence.table if one.design in (*LEARNED, *STRATEGIES)
-        )
+        table = self.evidence.table if self.evidence is not None else ()
+        return tuple(one for one in table if one.design in (*LEARNED, *STRATEGIES))
 
     @property
     def trainings(self) -> int:
@@ -222,6 +223,7 @@ def step(job: Job, weights: Weights | None) -> tuple[Point, Weights]:
     batch: tuple[str, ...] = ()
     chosen_by, seconds, trainings = "", 0.0, 0
     tried: tuple[TablePoint, ...] = ()
+    reward: Reliability | None = None
     if not job.cycle:
         detector.fit(truth.subset(split.labelled), _silent)
     else:
@@ -232,6 +234,7 @@ def step(job: Job, weights: Weights | None) -> tuple[Point, Weights]:
         selection = cycle.run(bench, journal)
         seconds, trainings, chosen_by = clock() - began, journal.trainings, selection.strategy
         tried = journal.tried
+        reward = journal.evidence.reliability if journal.evidence is not None else None
         batch = tuple(one.image_id for one in selection.images)
         cycle.evaluate(bench, truth.subset(batch), journal)
     ap50 = detector.score(truth.subset(here.data.test))
@@ -251,6 +254,7 @@ def step(job: Job, weights: Weights | None) -> tuple[Point, Weights]:
         tuple(np.bincount(new.labels[~new.ignore], minlength=len(classes)).tolist()),
         chosen_by,
         tried,
+        reward=reward,
     )
     return point, detector.state()
 

@@ -76,7 +76,7 @@ class Workbench:
     detector: Detector
     proxies: ProxyTrainer
     strategy: Callable[[str], QueryStrategy]
-    earlier: tuple[TablePoint, ...] = ()
+    earlier: tuple[tuple[TablePoint, ...], ...] = ()
 
 
 def run(bench: Workbench, journal: Journal) -> Selection:

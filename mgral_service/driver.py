@@ -93,15 +93,15 @@ def _work(journal: StoredJournal, ports: DriverPorts) -> None:
         dataset = ports.stores.datasets.get(record.spec.dataset)
         split = split_of(dataset, [answered for _, answered in labels])
         earlier = tuple(_earlier(record, [name for name, _ in labels], ports))
-        journal.keep("earlier", earlier)
+        journal.keep("earlier_tables", earlier)
         journal.keep("split", split)
     else:  # later answers to other cycles change nothing here
         split = codec.stored(PoolSplit, text, "pool of cycle", record.id)
-        known = ports.stores.cycles.document(record.id, "earlier")
+        known = ports.stores.cycles.document(record.id, "earlier_tables")
         earlier = ()
         if known is not None:
-            of = "earlier records of cycle"
-            earlier = codec.stored(tuple[TablePoint, ...], known, of, record.id)
+            kind, of = tuple[tuple[TablePoint, ...], ...], "earlier tables of cycle"
+            earlier = codec.stored(kind, known, of, record.id)
     bench = replace(ports.workbench(record, split, journal.progress), earlier=earlier)
     if record.status.order < Status.SELECTED.order:
         cycle.run(bench, journal)
@@ -112,7 +112,7 @@ def _work(journal: StoredJournal, ports: DriverPorts) -> None:
 
 def _earlier(
     record: CycleRecord, answered: Sequence[str], ports: DriverPorts
-) -> Iterator[TablePoint]:
+) -> Iterator[tuple[TablePoint, ...]]:
     """Records of answered cycles with the same detector and reward, whose gains are alike."""
     for name in answered:
         text = ports.stores.cycles.document(name, "report")
@@ -122,7 +122,7 @@ def _earlier(
             report = codec.stored(CycleReport, text, "report of cycle", name)
             same = report.spec.rewarded_by == record.spec.rewarded_by
             if same and report.spec.detector.name == record.spec.detector.name and report.evidence:
-                yield from report.evidence.table
+                yield report.evidence.table
 
 
 class StoredJournal:

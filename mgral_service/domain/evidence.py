@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import hypot
 from typing import Any
 
 from mgral_service.domain.arrays import FloatArray
@@ -107,9 +108,9 @@ class TablePoint:
 class Trial:
     """How a strategy fared where it was tried: in records of batches that it chose.
 
-    gain: mean over those records of what each measured, over uniform batches of its kind, a
-    fraction of mAP, 0 without any; earlier: how many of them are of earlier cycles; spread:
-    standard deviation of a record
+    gain: mean over those records of what each measured, over uniform batches of its kind and cycle,
+    a fraction of mAP; earlier: how many of them are of earlier cycles; spread: standard deviation
+    of a record; zero: standard error of those uniform batches' mean
     """
 
     name: str
@@ -117,16 +118,28 @@ class Trial:
     gain: float
     earlier: int = 0
     spread: float = 0.0
+    zero: float = 0.0
 
     @property
     def error(self) -> float:
         """Standard error of the gain; infinite without a record."""
-        return self.spread / self.records**0.5 if self.records else float("inf")
+        return hypot(self._own_error, self.zero)
 
     @property
     def safe(self) -> float:
         """The gain less its standard error (the one-standard-error rule; Breiman et al. 1984)."""
         return self.gain - self.error
+
+    def ahead_of(self, other: Trial) -> tuple[float, float]:
+        """The difference of their gains, and its standard error, from which the uniform batches of
+        both drop out. Beside one without a record, taken for a uniform batch, they do not.
+        """
+        error = hypot(self._own_error, other._own_error) if other.records else self.error
+        return self.gain - other.gain, error
+
+    @property
+    def _own_error(self) -> float:
+        return self.spread / self.records**0.5 if self.records else float("inf")
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class OnlineTable(Protocol):
 class Query:
     """All that a strategy may look at. `observation` covers split.labelled and split.unlabelled,
     and split.scoring where hindsight draws from it; `table` and `online` only if needed. earlier:
-    records of the dataset's earlier cycles.
+    records of the dataset's earlier cycles, by cycle.
     """
 
     spec: CycleSpec
@@ -77,7 +77,7 @@ class Query:
     classes: tuple[str, ...]
     table: LookupTable | None = None
     online: OnlineTable | None = None
-    earlier: tuple[TablePoint, ...] = ()
+    earlier: tuple[tuple[TablePoint, ...], ...] = ()
 
 
 class QueryStrategy(Protocol):

@@ -318,11 +318,11 @@ class CycleSpec:
     metric           of what is reported: "ap50", "ap" (COCO), "ap30" (as both, at an IoU of .30),
                      "voc07" (11-point), "voc12" (area), all at fractions
     reward           by which proxies are scored, and batches so valued; None: by `metric`
-    when_uninformed  what selects when the reward's reliability interval is not above zero, or what
-                     it chose where it was tried promises less than what a classical strategy
-                     chooses: a strategy that needs no reward; "best_classical": entropy_root,
-                     unless the own batches of another that was tried (all but entropy_coreset
-                     are) gained more by more than two standard errors of the difference; or
+    when_uninformed  what selects when the reward's reliability interval is not above zero, or when
+                     what a classical strategy chose gained more than what the reward chose, where
+                     both were tried, by more than two standard errors of the difference: a strategy
+                     that needs no reward; "best_classical": entropy_root, unless the own batches of
+                     another that was tried (all but entropy_coreset are) are as far ahead of it; or
                      "joined": the same, but in place of entropy_root the mean rank of an image by
                      it and by "ridge" or "gp", where the middle half of that interval is above zero
     choice           "portfolio": the best of the agent's batch and its rivals', or when_uninformed;

@@ -99,7 +99,7 @@ def table_figure(evidence: Evidence, out: Path) -> None:
     axes.set_xlabel("measured mAP of the proxy, over the mean of its kind")
     axes.set_ylabel("estimated without it, over the mean of what was left in")
     axes.set_title(
-        f"Lookup table, {told.records} records that count in full\n"
+        f"Lookup table, {told.records} records that the agent did not seek\n"
         f"Spearman {told.spearman:.2f} (95 % interval {told.low:.2f} to {told.high:.2f})"
     )
     axes.legend(fontsize=8)

@@ -145,7 +145,6 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
             verdict += " What it would choose where labels are known was not tried."
         if beaten is None:
             return verdict
-        verdict = f"{verdict} {_outdone(*beaten)}"
     else:
         short = (
             "whose middle half is above zero, but not all of it"
@@ -153,6 +152,8 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
             else "which is not above zero"
         )
         verdict = f"The reward {rank.verdict} this cycle: {measured}, {short}."
+    if beaten is not None and rank.leaning:
+        verdict = f"{verdict} {_outdone(*beaten)}"
     if spec.choice == "agent":
         because = "The agent chose all the same, as choice = 'agent' says."
     elif spec.when_uninformed not in (JOINED, BEST_CLASSICAL):
@@ -165,32 +166,30 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
 
 
 def _outdone(own: Trial, best: Trial) -> str:
+    lead, error = best.ahead_of(own)
     return (
-        "But batches that its values chose, from images whose records they did not know, gained "
-        f"{_gained(own)}, and those of {spoken(best.name)} {_gained(best)}."
+        f"But batches of {spoken(best.name)} gained more than those that its values chose, from "
+        f"images whose records they did not know: by {lead:.4f} ± {error:.4f}, more than two "
+        "standard errors."
     )
-
-
-def _gained(one: Trial) -> str:
-    return f"{one.gain:+.4f} ± {one.error:.4f}"
 
 
 def _of_classical(winner: str) -> str:
     if winner == DEFAULT:
         return (
-            f"So {spoken(winner)} chose, as it does unless another classical strategy gained more "
-            "where they were tried, by more than two standard errors of the difference."
+            f"So the default, {spoken(winner)}, chose; no classical strategy gained more where "
+            "they were tried, by more than two standard errors of the difference."
         )
     return (
         f"So {spoken(winner)} chose: where classical strategies were tried, it gained more than "
-        f"{spoken(DEFAULT)}, which chooses otherwise, by most beyond two standard errors of the "
-        "difference."
+        f"the default, {spoken(DEFAULT)}, by more than two standard errors of the difference."
     )
 
 
 def _trials(evidence: Evidence) -> str:
     gained = ", ".join(
-        f"{spoken(one.name)} {_gained(one)} ({one.records} record{'s' * (one.records > 1)}"
+        f"{spoken(one.name)} {one.gain:+.4f} ± {one.error:.4f} "
+        f"({one.records} record{'s' * (one.records > 1)}"
         f"{f', {one.earlier} of earlier cycles' if one.earlier else ''})"
         for one in evidence.trials
         if one.records and one.name != "uniform"
@@ -206,8 +205,9 @@ def _portfolio(evidence: Evidence, spec: CycleSpec) -> str:
     spoke = evidence.reliability.informed and not outdone(spec.table.value_model, evidence.trials)
     won = "won" if spoke and spec.choice == "portfolio" else "would have won"
     opening = (
-        f"Of {len(evidence.candidates)} candidate batches {spoken(first.name)} {won} by estimated "
-        f"{spec.rewarded_by} less {spec.agent.caution:g} standard deviations: {_figure(first)}"
+        f"Of {len(evidence.candidates)} candidate batches {spoken(first.name)} {won} by the "
+        f"{spec.rewarded_by} that a proxy is estimated to reach with it, no forecast of the "
+        f"detector's, less {spec.agent.caution:g} standard deviations: {_figure(first)}"
     )
     if not rest:
         return f"{opening}."
@@ -230,8 +230,9 @@ def _agent(evidence: Evidence) -> str:
     if not history:
         return ""
     return (
-        f"In {len(history)} iterations the agent's mean reward went from "
-        f"{history[0].reward:.3f} to {history[-1].reward:.3f}."
+        f"In {len(history)} iterations the mean reward of what the agent drew went from "
+        f"{history[0].reward:.3f} to {history[-1].reward:.3f}, "
+        f"each by the table as it was then."
     )
 
 

@@ -78,7 +78,10 @@ def _nearest_records(
     words = []
     for row in order[:, :_RECORDS]:
         told = [f"{table.indices[counted[at]]} ({gains[at]:+.3f})" for at in row.tolist()]
-        words.append(f", its nearest records are {_listed(told)}")
+        words.append(
+            f", the trained batches nearest to it are records {_listed(told)} (mAP over others of "
+            "their kind)"
+        )
     return tuple(words)
 
 

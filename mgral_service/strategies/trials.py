@@ -7,9 +7,9 @@ strategies are: taught by the records of other rotations, it chooses from a rese
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from math import hypot
+from dataclasses import dataclass
 
 from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.evidence import TablePoint, Trial
@@ -45,62 +45,87 @@ def unseen_choices(
 
 
 def trials(
-    points: Sequence[TablePoint], names: Collection[str], earlier: Sequence[TablePoint] = ()
+    points: Sequence[TablePoint],
+    names: Collection[str],
+    earlier: Sequence[Sequence[TablePoint]] = (),
 ) -> tuple[Trial, ...]:
     """Of the classical strategies `names`, and of value models that were tried, over all records
-    that count and tryouts, those of earlier cycles alike; highest safe gain first, ties by name.
-
-    A gain is over the uniform batches of its kind: tryouts, which hold more of what is good, are of
-    another level than the records that teach.
+    that tell, those of earlier cycles alike; highest safe gain first, ties by name.
     """
-    teaching = {one.rotation for one in points if one.weight > 0}
-    zeros = {kind: _uniform_gain((*earlier, *points), teaching, kind) for kind in (True, False)}
-    counted = [_gain(one) for one in points if _tells(one)]
-    spread = (sum(gain**2 for gain in counted) / max(len(counted), 1)) ** 0.5
-
-    def gains(some: Sequence[TablePoint], name: str) -> list[float]:
-        tried = [one for one in some if one.design == name and _tells(one)]
-        return [_gain(one) - zeros[one.rotation in teaching] for one in tried]
-
-    found = []
-    for name in (*LEARNED, *names):
-        before, now = gains(earlier, name), gains(points, name)
-        every = before + now
-        if every or name not in LEARNED:
-            mean = sum(every) / max(len(every), 1)
-            found.append(Trial(name, len(every), mean, len(before), spread))
-    return tuple(sorted(found, key=lambda one: (-one.safe, one.name)))
+    cycles = (*earlier, points)
+    labelled = any(one.source == "hindsight" for some in cycles for one in some)
+    tables = [_Tried.of(some, labelled) for some in cycles]
+    return tuple(
+        sorted(
+            (
+                trial
+                for name in (*LEARNED, *names)
+                if (trial := _trial(name, tables)).records or name not in LEARNED
+            ),
+            key=lambda one: (-one.safe, one.name),
+        )
+    )
 
 
-def _gain(one: TablePoint) -> float:
-    return one.measured - one.level
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """A cycle's records of single strategies: by kind, those that teach (True) and tryouts, which
+    hold more of what is good and so are of another level, the gains of each design. spread:
+    standard deviation of a record.
+    """
+
+    gains: Mapping[bool, Mapping[str, Sequence[float]]]
+    spread: float
+
+    @classmethod
+    def of(cls, points: Sequence[TablePoint], labelled: bool) -> _Tried:
+        """labelled: there are records with labels, so others tell nothing."""
+        teaching = {one.rotation for one in points if one.weight > 0}
+        gains: dict[bool, dict[str, list[float]]] = {True: {}, False: {}}
+        every = []
+        for one in points:
+            if _tells(one, labelled):
+                gain = one.measured - one.level
+                every.append(gain)
+                gains[one.rotation in teaching].setdefault(one.design, []).append(gain)
+        spread = (sum(gain**2 for gain in every) / max(len(every), 1)) ** 0.5
+        return cls(gains, spread)
 
 
-def _uniform_gain(points: Sequence[TablePoint], teaching: Collection[int], kind: bool) -> float:
-    """Of rotations that teach or of others; 0 without uniform batches there."""
-    found = [
-        _gain(one)
-        for one in points
-        if one.design == "uniform" and (one.rotation in teaching) == kind and _tells(one)
-    ]
-    return sum(found) / max(len(found), 1)
+def _trial(name: str, tables: Sequence[_Tried]) -> Trial:
+    """Over the tables of all cycles, this one's last."""
+    records = now = 0
+    gain = own = shared = 0.0  # sums; of variances, the records' and that of uniform batches' means
+    for table in tables:
+        now = 0
+        for kind in table.gains.values():
+            found, uniform = kind.get(name, ()), kind.get("uniform", ())
+            now += len(found)
+            gain += sum(found)
+            own += len(found) * table.spread**2
+            if uniform:
+                gain -= len(found) * sum(uniform) / len(uniform)
+                shared += (len(found) * table.spread) ** 2 / len(uniform)
+        records += now
+    count = max(records, 1)
+    spread, zero = (own / count) ** 0.5, shared**0.5 / count
+    return Trial(name, records, gain / count, records - now, spread, zero)
 
 
-def _tells(one: TablePoint) -> bool:
+def _tells(one: TablePoint, labelled: bool) -> bool:
     """Of its strategy; tryouts do, though they teach no value model. Records without labels do
-    where there are no others, not those that are trusted in part; what was measured AGAIN is of
-    another seed's level.
+    where there are no others; what was measured AGAIN is of another seed's level.
     """
-    return one.design != AGAIN and (one.weight == 1 or one.source == "hindsight")
+    return one.design != AGAIN and (one.source == "hindsight" if labelled else one.weight == 1)
 
 
 def outdone(model: str, tried: Sequence[Trial]) -> tuple[Trial, Trial] | None:
-    """The value model's trial and that of the best classical strategy, if this gained something and
-    promises more, standard errors allowed for; None as well where the model was not tried.
+    """The value model's trial and that of the best classical strategy, if this is surely ahead;
+    None as well where the model was not tried.
     """
     own = next((one for one in tried if one.name == model), None)
     best = best_classical(tried)
-    return (own, best) if own and best.safe > max(0.0, own.safe) else None
+    return (own, best) if own and _lead(best, own, SURE) > 0 else None
 
 
 def best_classical(tried: Sequence[Trial], sure: float = SURE) -> Trial:
@@ -109,13 +134,13 @@ def best_classical(tried: Sequence[Trial], sure: float = SURE) -> Trial:
 
     Of eight records each, equally good ones overrule it in 10 of 100 cycles.
     """
-    plain = Trial(DEFAULT, 0, 0.0)
-    default = next((one for one in tried if one.name == DEFAULT), plain)
-    unsure = default.error if default.records else 0.0
-
-    def lead(one: Trial) -> float:
-        return one.gain - default.gain - sure * hypot(one.error, unsure)
-
+    default = next((one for one in tried if one.name == DEFAULT), Trial(DEFAULT, 0, 0.0))
     rivals = [one for one in tried if one.name not in (*LEARNED, DEFAULT)]
-    best = max(rivals, key=lead, default=default)
-    return best if lead(best) > 0 else default
+    best = max(rivals, key=lambda one: _lead(one, default, sure), default=default)
+    return best if _lead(best, default, sure) > 0 else default
+
+
+def _lead(one: Trial, other: Trial, sure: float) -> float:
+    """What remains of it less `sure` standard errors."""
+    lead, error = one.ahead_of(other)
+    return lead - sure * error

@@ -146,7 +146,8 @@ def test_what_was_tried_is_handed_on_by_the_file_too(tmp_path: Path) -> None:
     class Trying(Inline):
         def __call__(self, task: object, job: Job, weights: Weights | None) -> Played:
             tried = (TablePoint(job.cycle, "entropy", 0.3, 0.2, 1.0),) * (job.cycle > 0)
-            assert [one.index for one in job.earlier] == list(range(1, job.cycle))
+            found = [[one.index for one in table] for table in job.earlier]
+            assert found == [[number] for number in range(1, job.cycle)]
             point, weights = super().__call__(task, job, weights).result()
             future = Played()
             future.set_result((replace(point, tried=tried), {}))

@@ -13,7 +13,7 @@ from mgral_service.domain.evidence import (
 )
 from mgral_service.domain.specs import CycleSpec
 from mgral_service.strategies.account import tell
-from mgral_service.strategies.trials import together
+from mgral_service.strategies.trials import DEFAULT, together
 
 TABLE = (TablePoint(0, "tilted", 0.2, 0.21, 1.0), TablePoint(1, "uniform", 0.3, 0.27, 1.0))
 HISTORY = (RewardPoint(1, 0.21, 0.22, 0.0), RewardPoint(2, 0.25, 0.26, 0.0, 0.26))
@@ -42,7 +42,8 @@ def test_an_informed_cycle_names_winner_rival_and_margin() -> None:
     said = words()
     assert "2 trained proxies, measured from 0.200 to 0.300" in said
     assert "made without a record rank like its measurement with Spearman 0.40 (95 %" in said
-    assert "the agent won by estimated ap50 less 0.5 standard deviations: 0.310 ± 0.020" in said
+    assert "the agent won by the ap50 that a proxy is estimated to reach with it" in said
+    assert "less 0.5 standard deviations: 0.310 ± 0.020" in said
     assert "by 0.0100, closer than the estimate's own error" in said
     assert "from 0.210 to 0.250" in said
     assert "shares" not in said
@@ -56,7 +57,7 @@ def test_a_wide_margin_is_no_tie() -> None:
 def test_an_uninformed_cycle_says_who_chose_instead() -> None:
     said = words(low=-0.3, winner="entropy_root")
     assert "carried no information this cycle" in said
-    assert "So mean entropy times the root of objects chose, as it does unless another" in said
+    assert "So the default, mean entropy times the root of objects, chose; no classical" in said
     assert "would have won" in said
     assert "shares 25 % of these images" in said
 
@@ -191,13 +192,21 @@ def test_batches_trained_while_it_learned_are_counted() -> None:
 
 
 def test_a_ridge_that_was_outdone_is_told_with_what_luck_may_have_given() -> None:
-    tried = (Trial("class_balance", 8, 0.02, spread=0.02), Trial("ridge", 2, 0.01, spread=0.02))
+    tried = (
+        Trial("class_balance", 8, 0.02, spread=0.02),
+        Trial(DEFAULT, 8, -0.01, spread=0.02),
+        Trial("ridge", 2, -0.03, spread=0.02),
+    )
     clear = Reliability(2, 0.4, 0.1, 0.7)
     evidence = Evidence(clear, (AGENT,), HISTORY, TABLE, 0, 0.25, (), trials=tried)
-    assert (
-        "did not know, gained +0.0100 ± 0.0141, and those of the balance of classes +0.0200 ± "
-        "0.0071. So the balance of classes chose" in told(evidence, winner="class_balance")
-    )
+    said = told(evidence, winner="class_balance")
+    assert "But batches of the balance of classes gained more than those that its values" in said
+    assert "by 0.0500 ± 0.0158, more than two standard errors. So the balance of" in said
+    leaning = replace(evidence, reliability=Reliability(2, 0.4, -0.1, 0.7))
+    said = told(leaning, winner="class_balance")
+    assert "but not all of it. But batches of the balance of classes gained more" in said
+    silent = replace(evidence, reliability=Reliability(2, 0.4, -0.5, 0.7))
+    assert "But batches of" not in told(silent, winner="class_balance")
 
 
 def test_it_says_which_images_stood_in_for_the_pool() -> None:

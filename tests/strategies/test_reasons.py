@@ -20,7 +20,7 @@ def test_each_image_names_the_records_nearest_to_it_and_what_they_gained() -> No
         near = np.linalg.norm(centres - VIEW.points[at], axis=1).argsort()[:2]
         gains = TABLE.deviations()[near]
         words = " and ".join(f"{i} ({gain:+.3f})" for i, gain in zip(near, gains, strict=True))
-        assert f"its nearest records are {words}" in sentence
+        assert f"nearest to it are records {words} (mAP over" in sentence
 
 
 def test_records_of_no_weight_are_not_named() -> None:
