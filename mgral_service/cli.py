@@ -170,15 +170,20 @@ def run(
     known = known.model_copy(update={"home": known.home.resolve()})
     with Display(err) as show:
         answers = run_experiment(spec, known, show, to)
-    table = Table("cycle", "chosen by", "images", "mAP before", "mAP after", title=str(file))
+    on_test = answers[0][1].test_after is not None
+    title = f"{file}: {spec.cycle.metric} on {'test' if on_test else 'scoring'} images"
+    table = Table("cycle", "chosen by", "images", "before", "after", title=title)
     for number, (selection, report) in enumerate(answers, start=1):
-        before, after = report.test_before, report.test_after
-        if after is None:
-            before, after = report.scoring_before, report.scoring_after
+        before, after = (
+            (report.test_before, report.test_after)
+            if on_test
+            else (report.scoring_before, report.scoring_after)
+        )
         row = [str(number), selection.strategy, str(len(selection.images))]
         table.add_row(*row, *("-" if x is None else f"{x:.4f}" for x in (before, after)))
     out.print(table)
-    for _, report in answers:
+    for number, (_, report) in enumerate(answers, start=1):
+        out.print(f"cycle {number}")
         for sentence in report.words:
             out.print(f"  {sentence}", highlight=False)
     out.print(f"selections, reports and figures: {to}")

@@ -20,6 +20,7 @@ def show(
     err: Console,
 ) -> None:
     """Print the plan; without `given` seconds a step, measure them first."""
+    wiring.check(spec.cycle)
     with_table = "table" in wiring.strategy(spec.cycle.strategy).needs
     stock = plan.stock_of(spec.dataset)
     classes = stock.classes or plan.CLASSES[spec.dataset.format]

@@ -43,6 +43,7 @@ def run_experiment(
     from mgral_service import datasets
     from mgral_service.datasets.oracle import RevealingOracle, write_held_back
 
+    wiring.check(spec.cycle)
     digest = hashlib.sha256(codec.encode(spec).encode()).hexdigest()
     with wiring.with_store(settings) as settings:
         ports = wiring.driver_ports(settings)

@@ -126,6 +126,7 @@ def workbench(
     connect()
     torch.set_num_threads(settings.driver_threads or processors())
     spec = record.spec
+    check(spec)
     require_weights_below(settings, spec.detector)
     dataset = kept.datasets.get(spec.dataset)
     images = load_images(
@@ -167,12 +168,17 @@ def workbench(
 
 
 def strategy(name: str) -> QueryStrategy:
-    """InvalidInput for a name that is in no line of STRATEGIES."""
+    """By its name in STRATEGIES."""
     from mgral_service.strategies import STRATEGIES
 
-    if name not in STRATEGIES:
-        raise InvalidInput("strategy", f"{name!r} is none of {', '.join(STRATEGIES)}")
     return STRATEGIES[name]()
+
+
+def check(spec: CycleSpec) -> None:
+    """`strategies.check`."""
+    from mgral_service import strategies
+
+    strategies.check(spec)
 
 
 def local_proxies(
@@ -276,7 +282,6 @@ def gateway_ports(rank: Callable[[str, int], Selection]) -> GatewayPorts:
     from mgral_service.cluster.jobs import RayJobLauncher
     from mgral_service.datasets.answers import coco_of, read_answers
     from mgral_service.gateway.app import GatewayPorts
-    from mgral_service.strategies import STRATEGIES
 
     settings = from_environment()
     kept = stores(settings, GATEWAY_PATIENCE_S)
@@ -288,7 +293,7 @@ def gateway_ports(rank: Callable[[str, int], Selection]) -> GatewayPorts:
         ingest=partial(ingest, settings),
         read_answers=read_answers,
         export_coco=coco_of,
-        strategies=frozenset(STRATEGIES),
+        check=check,
         clock=time.time,
         new_id=new_cycle_id,
         token=settings.token.get_secret_value() if settings.token else None,

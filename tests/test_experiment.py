@@ -8,11 +8,12 @@ import pytest
 
 from mgral_service import codec
 from mgral_service.domain.boxes import Annotations
-from mgral_service.domain.errors import MgralError
+from mgral_service.domain.errors import InvalidInput, MgralError
 from mgral_service.domain.evidence import CycleReport
 from mgral_service.domain.records import EXPERIMENT, Problem, Selection, Status
 from mgral_service.domain.specs import ExperimentSpec
-from mgral_service.experiment import _begun, _one_cycle
+from mgral_service.experiment import _begun, _one_cycle, run_experiment
+from mgral_service.settings import Settings
 from tests.doubles import FakeDetector, FakeProxies
 from tests.test_driver import SPEC, Rig
 
@@ -49,6 +50,14 @@ def test_an_experiment_s_cycle_is_driven_to_its_end_and_then_answers_at_once(rig
     rig.proxies = FakeProxies(dies_after=0)
     assert begun(rig) == name
     assert run(rig, name) == answer
+
+
+def test_an_unknown_fallback_is_refused_before_anything_is_made(rig: Rig, tmp_path: Path) -> None:
+    spec = ExperimentSpec(rig.dataset.spec, replace(SPEC, when_uninformed="oracle"), 2)
+    home = tmp_path / "home"
+    with pytest.raises(InvalidInput, match="when_uninformed"):
+        run_experiment(spec, Settings(home=home), lambda kind, data: None, tmp_path / "out")
+    assert not home.exists()
 
 
 def test_a_cycle_that_failed_is_tried_anew_with_the_proxies_it_trained(rig: Rig) -> None:

@@ -61,9 +61,11 @@ def test_proxies_are_scored_by_the_reward(
     assert result.score == score
 
 
-def test_an_unknown_strategy_is_named_with_the_known_ones() -> None:
-    with pytest.raises(InvalidInput, match=r"oracle.*coreset"):
-        wiring.strategy("oracle")
+@pytest.mark.parametrize(("where", "name"), [("strategy", "oracle"), ("when_uninformed", "magic")])
+def test_an_unknown_strategy_is_named_with_the_known_ones(where: str, name: str) -> None:
+    spec = codec.build(CycleSpec, {"dataset": "d", "budget": 3, where: name})
+    with pytest.raises(InvalidInput, match=rf"{where}: '{name}' is none of .*coreset"):
+        wiring.check(spec)
 
 
 def test_the_stored_selection_answers_for_its_own_budget_and_the_ranker_for_others() -> None:

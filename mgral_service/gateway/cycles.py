@@ -11,7 +11,7 @@ from mgral_service import codec
 from mgral_service.domain.errors import Conflict, CycleNotReady, InvalidInput, LeaseHeld, NotFound
 from mgral_service.domain.evidence import CycleReport
 from mgral_service.domain.records import EXPERIMENT, CycleRecord, Progress, Status
-from mgral_service.domain.specs import BEST_CLASSICAL, JOINED, CycleSpec
+from mgral_service.domain.specs import CycleSpec
 from mgral_service.gateway.datasets import answered_ids
 from mgral_service.gateway.documents import body_of, problems_of
 from mgral_service.gateway.ports import GatewayPorts
@@ -147,12 +147,7 @@ def shown(ports: GatewayPorts, record: CycleRecord) -> CycleOut:
 
 def _check(ports: GatewayPorts, spec: CycleSpec) -> None:
     """NotFound for the dataset, InvalidInput for what it cannot give."""
-    for where, name in (("strategy", spec.strategy), ("when_uninformed", spec.when_uninformed)):
-        rules = {BEST_CLASSICAL, JOINED} if where == "when_uninformed" else set()
-        names = ports.strategies | rules
-        if name not in names:
-            known = ", ".join(sorted(names))
-            raise InvalidInput(where, f"is not known: choose one of {known}")
+    ports.check(spec)
     dataset = ports.stores.datasets.get(spec.dataset)
     left = len(dataset.unlabelled) - len(answered_ids(ports, dataset))
     if spec.budget > left:

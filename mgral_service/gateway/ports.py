@@ -16,7 +16,7 @@ from mgral_service.domain.ports import (
     Selector,
 )
 from mgral_service.domain.records import DatasetRecord, Reconciliation, Selection
-from mgral_service.domain.specs import DatasetSpec
+from mgral_service.domain.specs import CycleSpec, DatasetSpec
 
 
 class RecordStores(Protocol):
@@ -39,7 +39,7 @@ class GatewayPorts:
     ingest        reads and checks a dataset; DatasetRefused
     read_answers  parsed COCO JSON, the dataset, the selected ids -> annotations, how they met
     export_coco   a selection as COCO JSON, the detector's boxes as pre-labels
-    strategies    known names
+    check         a cycle's names of strategies; InvalidInput
     clock         seconds since the epoch
     new_id        a cycle's id, never the same twice
     token         bearer token; None: everybody on this machine may do everything, and nobody else
@@ -52,7 +52,7 @@ class GatewayPorts:
     ingest: Callable[[DatasetSpec], DatasetRecord]
     read_answers: Callable[[Any, DatasetRecord, Sequence[str]], tuple[Annotations, Reconciliation]]
     export_coco: Callable[[Selection, DatasetRecord], dict[str, Any]]
-    strategies: frozenset[str]
+    check: Callable[[CycleSpec], None]
     clock: Callable[[], float]
     new_id: Callable[[], str]
     token: str | None = None

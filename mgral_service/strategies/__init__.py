@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from mgral_service.domain.boxes import PoolObservation
+from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.evidence import Choice
 from mgral_service.domain.pool import PoolSplit
 from mgral_service.domain.ports import QueryStrategy
-from mgral_service.domain.specs import CycleSpec
+from mgral_service.domain.specs import BEST_CLASSICAL, JOINED, CycleSpec
 from mgral_service.strategies import class_balance, coreset, entropy, entropy_coreset, uniform
 from mgral_service.strategies.classical import Classical, Pick
 
@@ -41,6 +42,17 @@ STRATEGIES: Mapping[str, Callable[[], QueryStrategy]] = {
     **{name: partial(Classical, name, pick) for name, pick in CLASSICAL.items()},
     "mgral": _mgral,
 }
+
+
+def check(spec: CycleSpec) -> None:
+    """InvalidInput, before anything is trained, for what `spec` calls a strategy and is none."""
+    fallbacks = (JOINED, BEST_CLASSICAL, *CLASSICAL)
+    for where, name, known in (
+        ("strategy", spec.strategy, STRATEGIES),
+        ("when_uninformed", spec.when_uninformed, fallbacks),
+    ):
+        if name not in known:
+            raise InvalidInput(where, f"{name!r} is none of {', '.join(known)}")
 
 
 def rerank(

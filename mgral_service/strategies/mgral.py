@@ -83,12 +83,9 @@ class Mgral:
     def select(self, query: Query, rng: np.random.Generator, report: Report) -> Choice:
         """The portfolio's winner, or the pick of `spec.when_uninformed`; `evidence` says why.
 
-        InvalidInput without a table of two records or more, or for an unknown `when_uninformed`.
+        InvalidInput without a table of two records or more.
         """
         spec = query.spec
-        if spec.when_uninformed not in (JOINED, BEST_CLASSICAL, *self._rivals):
-            known = ", ".join((JOINED, BEST_CLASSICAL, *self._rivals))
-            raise InvalidInput("when_uninformed", f"must be one of {known}")
         alone = deepcopy(rng)
         view = PoolView(query.split, query.observation.out_of_fold, query.classes, replayed=True)
         seeds = _Seeds.draw(rng)

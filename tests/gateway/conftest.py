@@ -31,6 +31,7 @@ from mgral_service.domain.specs import DatasetSpec
 from mgral_service.gateway.app import GatewayPorts, create_app
 from mgral_service.store import Stores
 from mgral_service.store.memory import memory_stores
+from mgral_service.strategies import check
 from tests.fakes import boxes_in, dataset_record
 
 
@@ -120,7 +121,7 @@ def ports_over(stores: Stores, **changes: Any) -> GatewayPorts:
         ingest=ingest,
         read_answers=read_answers,
         export_coco=lambda selection, record: {"images": [i.image_id for i in selection.images]},
-        strategies=frozenset({"mgral", "uniform", "entropy_coreset"}),
+        check=check,
         clock=Clock(),
         new_id=lambda: f"cyc_{next(numbers)}",
     )

@@ -319,14 +319,6 @@ def test_a_damaged_agent_is_refused(winner: str, message: str) -> None:
         rerank(query.spec, SPLIT, SEEN, CLASSES, {}, winner, 5, np.random.default_rng(0))
 
 
-def test_an_unknown_fallback_is_refused_before_any_training() -> None:
-    query = query_of(noise(), records=12)
-    with pytest.raises(
-        InvalidInput, match="when_uninformed: must be one of joined, best_classical, uniform"
-    ):
-        choose(replace(query, spec=replace(query.spec, when_uninformed="oracle")))
-
-
 def test_reasons_read_as_sentences() -> None:
     reason = choose(query_of(mean_of(VALUES))).reasons[0]
     assert reason.startswith(("Rank 1 of 15 by the agent", "Rank 1 of 15 by the ridge's values"))
