@@ -67,20 +67,21 @@ class DatasetSpec:
 
 @dataclass(frozen=True, slots=True)
 class DetectorSpec:
-    """The task detector and its recipe; proxies share everything but `steps`.
+    """The task detector and its recipe; proxies share all but what TableSpec names as theirs.
 
     name           "ssdlite", "ssd300" (VGG16) or "retinanet" (ResNet50-FPN)
     size           training side in pixels (images are squeezed to a square); 300 for ssd300
     steps          optimiser steps; batch: images a step
     freeze_backbone  the backbone keeps its initial weights
     weights        initial weights: a file (safetensors, or torch's own), or a torchvision name such
-                   as "VGG16_Weights.IMAGENET1K_FEATURES"; None: what comes with the detector
+                   as "VGG16_Weights.IMAGENET1K_FEATURES"; None: ImageNet's for ssdlite, which
+                   takes no others; random ones for the rest
     optimiser      "adamw", or "sgd" with momentum 0.9; weight decay 5e-4 either way
     warmup         share of the steps over which the rate rises
     schedule       after that: half a "cosine", or "steps": a tenth at each share of the run in
                    `drops`
     precision      of convolutions: "bf16", "fp32", or "auto": bf16 where the processor computes in
-                   it and the detector gains
+                   it and the detector gains, else on processors Winograd's algorithm where it gains
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -166,9 +167,9 @@ class TableSpec:
     value_model     "ridge", "gp", "idw" (inverse distance, the paper) or "onehot" (its first
                     version)
     distance        of "idw": "sliced" or "exact" Wasserstein
-    cutoff          of "idw": records nearer than mean - 1 sd of the "query"'s or the "table"'s
-                    distances count; "predictive": all do, and the estimate's own standard deviation
-                    says where the table knows too little
+    cutoff          of "idw" and "onehot": records nearer than mean - 1 sd of the "query"'s or the
+                    "table"'s distances count; "predictive": all do, and the estimate's own standard
+                    deviation says where the table knows too little
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -268,9 +269,11 @@ class AgentSpec:
     baseline     "rloo" (leave-one-out), "ema", "previous" (the paper's Eq. 1), "paper" (its Eq. 2
                  as printed)
     memory       lambda of "ema" and "paper"
-    lane         images a lane of the walk over the pool; 0: one lane, the paper's
+    lane         images a lane of the walk over the pool (of a large one over 20,000 images, others
+                 in each iteration); 0: one lane, the paper's
     temperature  tau at the first and the last iteration
-    caution      beta: predictive standard deviations taken off a reward
+    caution      beta: predictive standard deviations taken off a reward, and off the estimated
+                 values of the portfolio's batches
     entropy      eta, weight of the entropy bonus
     clusters     the policy scores so many clusters of the pool first and then the images of the
                  best ones (agent/hierarchy.py); 0: all images
@@ -318,13 +321,14 @@ class CycleSpec:
     metric           of what is reported: "ap50", "ap" (COCO), "ap30" (as both, at an IoU of .30),
                      "voc07" (11-point), "voc12" (area), all at fractions
     reward           by which proxies are scored, and batches so valued; None: by `metric`
-    when_uninformed  what selects when the reward's reliability interval is not above zero, or when
-                     what a classical strategy chose gained more than what the reward chose, where
-                     both were tried, by more than two standard errors of the difference: a strategy
-                     that needs no reward; "best_classical": entropy_root, unless the own batches of
-                     another that was tried (all but entropy_coreset are) are as far ahead of it; or
-                     "joined": the same, but in place of entropy_root the mean rank of an image by
-                     it and by "ridge" or "gp", where the middle half of that interval is above zero
+    when_uninformed  what selects when the reward's reliability interval is not above zero, or the
+                     reward is outdone by the best classical strategy: a strategy that needs no
+                     reward; "best_classical": entropy_root, unless the own batches of another that
+                     was tried (all but entropy_coreset are) gained more by more than two standard
+                     errors of the difference, which is what outdone means too; or "joined": the
+                     same, but in place of entropy_root the mean rank of an image by it and by
+                     "ridge" or "gp", where the middle half of that interval is above zero and the
+                     reward is not outdone
     choice           "portfolio": the best of the agent's batch and its rivals', or when_uninformed;
                      "agent": always the agent's batch, as the paper has it
     """
