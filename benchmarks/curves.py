@@ -76,7 +76,7 @@ class Interval:
 class Summary:
     """One line of the table. Gains are over REFERENCE; `_to_match` the labels with which the mean
     curve reaches REFERENCE's last mean AP50, None if it does not. seconds: of choosing, the median
-    cycle's; trainings: of a whole run.
+    cycle's; trainings: of a whole run; rewards: what they did, in how many cycles.
     """
 
     strategy: str
@@ -93,6 +93,7 @@ class Summary:
     seconds: float
     trainings: float
     chosen_by: Mapping[str, int]
+    rewards: Mapping[str, int]
 
     def figures(self, name: str) -> dict[str, float]:
         """By name; what was not reached has none."""
@@ -186,6 +187,7 @@ class Curves:
             float(np.median([one.seconds for run in runs for one in run if one.cycle])),
             float(np.mean([sum(one.trainings for one in run) for run in runs])),
             Counter(one.chosen_by for run in runs for one in run),
+            Counter(one.reward.verdict for run in runs for one in run if one.reward is not None),
         )
 
     def overlap(self, strategy: str, others: Sequence[str]) -> float:
@@ -299,13 +301,14 @@ HEAD = (
     "strategy", "last AP50", "area by images", "gain over uniform (95 %)", "area by boxes",
     "gain over uniform (95 %)", "images to match", "boxes to match", "class balance",
     "overlap with uniform", "overlap with the others", "seconds a cycle", "trainings", "chosen by",
+    "the reward",
 )  # fmt: skip
 
 
 def table(curves: Curves) -> str:
     """Markdown."""
     summaries = [curves.summary(one) for one in curves.strategies]
-    rows = [" | ".join(HEAD), " | ".join(["---", *["---:"] * (len(HEAD) - 2), "---"])]
+    rows = [" | ".join(HEAD), " | ".join(["---", *["---:"] * (len(HEAD) - 3), "---", "---"])]
     rows += [" | ".join(_cells(one)) for one in summaries]
     many = "one detector" if curves.detectors == 1 else f"{curves.detectors} detectors"
     words = (
@@ -340,5 +343,8 @@ def _cells(one: Summary) -> list[str]:
         f"{one.overlap_others:.3f}",
         f"{one.seconds:.1f}",
         f"{one.trainings:.0f}",
-        ", ".join(f"{name} {count}" for name, count in sorted(one.chosen_by.items())),
+        *(
+            ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+            for counts in (one.chosen_by, one.rewards)
+        ),
     ]

@@ -92,16 +92,11 @@ def _work(journal: StoredJournal, ports: DriverPorts) -> None:
     if text is None:
         dataset = ports.stores.datasets.get(record.spec.dataset)
         split = split_of(dataset, [answered for _, answered in labels])
-        earlier = tuple(_earlier(record, [name for name, _ in labels], ports))
-        journal.keep("earlier_tables", earlier)
         journal.keep("split", split)
     else:  # later answers to other cycles change nothing here
         split = codec.stored(PoolSplit, text, "pool of cycle", record.id)
-        known = ports.stores.cycles.document(record.id, "earlier_tables")
-        earlier = ()
-        if known is not None:
-            kind, of = tuple[tuple[TablePoint, ...], ...], "earlier tables of cycle"
-            earlier = codec.stored(kind, known, of, record.id)
+    answered = [name for name, _ in labels][: max(split.labelled.values(), default=0)]
+    earlier = tuple(_earlier(record, answered, ports))
     bench = replace(ports.workbench(record, split, journal.progress), earlier=earlier)
     if record.status.order < Status.SELECTED.order:
         cycle.run(bench, journal)

@@ -123,22 +123,11 @@ class Trial:
     @property
     def error(self) -> float:
         """Standard error of the gain; infinite without a record."""
-        return hypot(self._own_error, self.zero)
+        return hypot(self.own_error, self.zero)
 
     @property
-    def safe(self) -> float:
-        """The gain less its standard error (the one-standard-error rule; Breiman et al. 1984)."""
-        return self.gain - self.error
-
-    def ahead_of(self, other: Trial) -> tuple[float, float]:
-        """The difference of their gains, and its standard error, from which the uniform batches of
-        both drop out. Beside one without a record, taken for a uniform batch, they do not.
-        """
-        error = hypot(self._own_error, other._own_error) if other.records else self.error
-        return self.gain - other.gain, error
-
-    @property
-    def _own_error(self) -> float:
+    def own_error(self) -> float:
+        """The part that is its own: uniform batches are shared with what was tried beside them."""
         return self.spread / self.records**0.5 if self.records else float("inf")
 
 
@@ -155,7 +144,7 @@ class Evidence:
     words: tuple[str, ...]  # the same, in sentences
     fidelity: Reliability | None = None  # of records without labels, where some had a twin with
     online: int = 0  # records of batches that the agent proposed while it learned
-    trials: tuple[Trial, ...] = ()  # highest safe gain first
+    trials: tuple[Trial, ...] = ()  # highest gain first
     fallbacks: int = 0  # of `online`, those to which no record was near
     noise: Noise | None = None  # where batches enough were measured twice
 

@@ -93,27 +93,20 @@ class _InverseRead(ABC):
 
     def estimate(self, batches: Sequence[IntArray]) -> tuple[FloatArray, FloatArray]:
         """Mean [K] and standard deviation [K]."""
-        found = [self._read(distances) for distances in self._distances(batches)]
-        self.misses += found.count(None)
-        gains, sds = np.array([one or (0.0, self._spread) for one in found]).T
+        gains, sds = np.zeros(len(batches)), np.full(len(batches), self._spread)
+        for at, distances in enumerate(self._distances(batches)):
+            weights = self._weigh(distances, self._table.weights)
+            if weights is None:
+                self.misses += 1
+            else:
+                gains[at] = weights @ self._deviations
+                sds[at] = self._deviation(weights, distances, float(gains[at]))
         return self._table.level + gains, sds
 
     def far(self, batches: Sequence[IntArray]) -> BoolArray:
-        """[K] to which no record is near, or with "predictive" none so near that what is read is as
-        sure as the table's level; not counted as misses.
-        """
-        found = [self._read(distances) for distances in self._distances(batches)]
-        return np.array([one is None or one[1] > self._spread for one in found])
-
-    def _read(self, distances: FloatArray) -> tuple[float, float] | None:
-        """Gain of a batch at these distances [M] and its standard deviation; None if no record is
-        near.
-        """
-        weights = self._weigh(distances, self._table.weights)
-        if weights is None:
-            return None
-        gain = float(weights @ self._deviations)
-        return gain, self._deviation(weights, distances, gain)
+        """[K] to which no record is near; not counted as misses."""
+        counts = self._table.weights
+        return np.array([self._weigh(one, counts) is None for one in self._distances(batches)])
 
     def _deviation(self, weights: FloatArray, distances: FloatArray, gain: float) -> float:
         """Standard deviation of a mean with these weights [M]."""

@@ -6,7 +6,7 @@ from mgral_service.domain.evidence import Candidate, Evidence, Trial
 from mgral_service.domain.hindsight import LEAST_LABELLED
 from mgral_service.domain.specs import BEST_CLASSICAL, JOINED, LEAST_SCORING, CycleSpec
 from mgral_service.strategies.reasons import spoken
-from mgral_service.strategies.trials import DEFAULT, outdone, together
+from mgral_service.strategies.trials import DEFAULT, lead, outdone, together
 
 _TOO_FEW = f" There are fewer than {LEAST_LABELLED} labelled images, too few for hindsight records."
 
@@ -166,10 +166,10 @@ def _honesty(evidence: Evidence, spec: CycleSpec, winner: str) -> str:
 
 
 def _outdone(own: Trial, best: Trial) -> str:
-    lead, error = best.ahead_of(own)
+    gained, error = lead(best, own)
     return (
         f"But batches of {spoken(best.name)} gained more than those that its values chose, from "
-        f"images whose records they did not know: by {lead:.4f} ± {error:.4f}, more than two "
+        f"images whose records they did not know: by {gained:.4f} ± {error:.4f}, more than two "
         "standard errors."
     )
 

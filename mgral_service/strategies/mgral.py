@@ -1,9 +1,9 @@
 """MGRAL: an agent trained on estimated mAP proposes a batch, and the best of a portfolio is taken.
 
 The reward is read from the table of trained proxies through a value model. Two rules guard the
-answer: the portfolio rule (never worse, by its own estimate, than the best
-rival) and the honesty rule (a reward that ranks no better than chance may, or whose own choices,
-where they were tried, promise less than a classical strategy's, does not choose alone).
+answer: the portfolio rule (never worse, by its own estimate, than the best rival) and the honesty
+rule (a reward that ranks no better than chance may does not choose alone, and one that was surely
+outdone where it was tried has no say).
 """
 
 from __future__ import annotations

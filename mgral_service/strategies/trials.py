@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import hypot
 
 from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.evidence import TablePoint, Trial
 from mgral_service.domain.feature_model import FeatureModel
 from mgral_service.domain.ports import Site, ValueModel
-from mgral_service.domain.records import AGAIN, DesignedBatch
+from mgral_service.domain.records import DesignedBatch
 from mgral_service.strategies.view import PoolView
 
 LEARNED = ("ridge", "gp")  # value models whose own batches compete
 SURE = 2.0  # standard errors; benchmarks/strategy_gains.py tells what others give
+UNIFORM = "uniform"
 DEFAULT = "entropy_root"  # in benchmarks/strategy_gains.py the best on average
 
 
@@ -50,11 +52,12 @@ def trials(
     earlier: Sequence[Sequence[TablePoint]] = (),
 ) -> tuple[Trial, ...]:
     """Of the classical strategies `names`, and of value models that were tried, over all records
-    that tell, those of earlier cycles alike; highest safe gain first, ties by name.
+    that tell, those of earlier cycles alike; highest gain first, untried ones last, ties by name.
     """
     cycles = (*earlier, points)
     labelled = any(one.source == "hindsight" for some in cycles for one in some)
-    tables = [_Tried.of(some, labelled) for some in cycles]
+    known = {*LEARNED, *names, UNIFORM}
+    tables = [_Tried.of(some, known, labelled) for some in cycles]
     return tuple(
         sorted(
             (
@@ -62,7 +65,7 @@ def trials(
                 for name in (*LEARNED, *names)
                 if (trial := _trial(name, tables)).records or name not in LEARNED
             ),
-            key=lambda one: (-one.safe, one.name),
+            key=lambda one: (not one.records, -one.gain, one.name),
         )
     )
 
@@ -70,7 +73,7 @@ def trials(
 @dataclass(frozen=True, slots=True)
 class _Tried:
     """A cycle's records of single strategies: by kind, those that teach (True) and tryouts, which
-    hold more of what is good and so are of another level, the gains of each design. spread:
+    hold more of what is good and so are of another level, the gains of each strategy. spread:
     standard deviation of a record.
     """
 
@@ -78,13 +81,13 @@ class _Tried:
     spread: float
 
     @classmethod
-    def of(cls, points: Sequence[TablePoint], labelled: bool) -> _Tried:
-        """labelled: there are records with labels, so others tell nothing."""
+    def of(cls, points: Sequence[TablePoint], names: Collection[str], labelled: bool) -> _Tried:
+        """names: of strategies; labelled: there are records with labels, so others tell nothing."""
         teaching = {one.rotation for one in points if one.weight > 0}
         gains: dict[bool, dict[str, list[float]]] = {True: {}, False: {}}
         every = []
         for one in points:
-            if _tells(one, labelled):
+            if one.design in names and (one.source == "hindsight" if labelled else one.weight == 1):
                 gain = one.measured - one.level
                 every.append(gain)
                 gains[one.rotation in teaching].setdefault(one.design, []).append(gain)
@@ -99,7 +102,7 @@ def _trial(name: str, tables: Sequence[_Tried]) -> Trial:
     for table in tables:
         now = 0
         for kind in table.gains.values():
-            found, uniform = kind.get(name, ()), kind.get("uniform", ())
+            found, uniform = kind.get(name, ()), kind.get(UNIFORM, ())
             now += len(found)
             gain += sum(found)
             own += len(found) * table.spread**2
@@ -112,20 +115,13 @@ def _trial(name: str, tables: Sequence[_Tried]) -> Trial:
     return Trial(name, records, gain / count, records - now, spread, zero)
 
 
-def _tells(one: TablePoint, labelled: bool) -> bool:
-    """Of its strategy; tryouts do, though they teach no value model. Records without labels do
-    where there are no others; what was measured AGAIN is of another seed's level.
-    """
-    return one.design != AGAIN and (one.source == "hindsight" if labelled else one.weight == 1)
-
-
 def outdone(model: str, tried: Sequence[Trial]) -> tuple[Trial, Trial] | None:
-    """The value model's trial and that of the best classical strategy, if this is surely ahead;
-    None as well where the model was not tried.
+    """The value model's trial and that of the best classical strategy, if this is ahead by more
+    than SURE standard errors of the difference; None as well where one of them was not tried.
     """
     own = next((one for one in tried if one.name == model), None)
     best = best_classical(tried)
-    return (own, best) if own and _lead(best, own, SURE) > 0 else None
+    return (own, best) if own and _surely(*lead(best, own), SURE) > 0 else None
 
 
 def best_classical(tried: Sequence[Trial], sure: float = SURE) -> Trial:
@@ -136,11 +132,23 @@ def best_classical(tried: Sequence[Trial], sure: float = SURE) -> Trial:
     """
     default = next((one for one in tried if one.name == DEFAULT), Trial(DEFAULT, 0, 0.0))
     rivals = [one for one in tried if one.name not in (*LEARNED, DEFAULT)]
-    best = max(rivals, key=lambda one: _lead(one, default, sure), default=default)
-    return best if _lead(best, default, sure) > 0 else default
+    best = max(rivals, key=lambda one: _surely(*lead(one, default), sure), default=default)
+    return best if _surely(*lead(best, default), sure) > 0 else default
 
 
-def _lead(one: Trial, other: Trial, sure: float) -> float:
-    """What remains of it less `sure` standard errors."""
-    lead, error = one.ahead_of(other)
-    return lead - sure * error
+def lead(one: Trial, other: Trial) -> tuple[float, float]:
+    """What the one gained more, and the standard error of that.
+
+    Classical strategies are tried beside the same uniform batches, which drop out. A value model is
+    tried beside few of those; and `other` without a record is taken for a uniform batch.
+    """
+    gained = one.gain - other.gain
+    if not other.records:
+        return gained, one.error
+    if (one.name in LEARNED) != (other.name in LEARNED):
+        return gained, hypot(one.error, other.error)
+    return gained, hypot(one.own_error, other.own_error)
+
+
+def _surely(gained: float, error: float, sure: float) -> float:
+    return gained - sure * error

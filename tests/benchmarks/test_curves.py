@@ -20,6 +20,7 @@ from benchmarks.curves import (
     table,
     write_csv,
 )
+from mgral_service.domain.evidence import Reliability
 
 X, Y = np.array([10.0, 20.0, 40.0]), np.array([0.0, 0.2, 0.4])
 BLANK = Point("toy", "uniform", 0, 0, 10, 30, 0.1, 0.05, 0.0, 0, (), (20, 10), "")
@@ -47,6 +48,7 @@ def run(
             batch=batches[at - 1],
             counts=counts,
             chosen_by=strategy,
+            reward=Reliability(9, 0.4, -0.1, 0.9) if strategy == "better" else None,
         )
         for at in range(1, len(ap50))
     ]
@@ -132,6 +134,7 @@ def test_a_summary_tells_what_it_takes_to_reach_the_reference() -> None:
     assert worse.overlap == 1.0
     assert (better.seconds, better.trainings) == (2.0, 6.0)
     assert better.chosen_by == {"better": 2}
+    assert (better.rewards, worse.rewards) == ({"may have carried information": 2}, {})
     assert "toy_worse_images_to_match" not in worse.figures("toy_worse")
 
 

@@ -205,7 +205,7 @@ def test_a_named_fallback_chooses_whatever_the_table_says() -> None:
 def test_without_information_trials_decide_among_classical_strategies(score: float) -> None:
     query = query_of(noise(), records=24)
     assert query.table is not None
-    designs = (*("class_balance",) * 2, *("tilted",) * 22)
+    designs = (*("class_balance",) * 2, *("uniform",) * 22)
     scores = np.where(np.arange(24) < 2, score, query.table.scores)
     table = replace(query.table, designs=designs, scores=scores)
     choice = choose(replace(query, table=table))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from mgral_service.domain.evidence import TablePoint, Trial
@@ -6,6 +8,7 @@ from mgral_service.strategies import CLASSICAL
 from mgral_service.strategies.trials import (
     DEFAULT,
     best_classical,
+    lead,
     outdone,
     trials,
 )
@@ -29,21 +32,21 @@ def by_name(found: tuple[Trial, ...]) -> dict[str, Trial]:
 
 def test_the_mean_of_many_records_counts_more_than_one_lucky_record() -> None:
     points = [point("a", 0.02)] * 4 + [point("b", 0.03), point("tilted", 0.5)]
-    first, second = trials(points, ("a", "b"))
-    assert (first.name, first.records, second.name) == ("a", 4, "b")
-    assert [first.gain, first.safe] == pytest.approx([0.02, 0.02 - first.spread / 2])
-    assert [second.gain, second.error] == pytest.approx([0.03, first.spread])
+    found = by_name(trials(points, ("a", "b")))
+    one, lucky = found["a"], found["b"]
+    assert (one.records, lucky.records) == (4, 1)
+    assert [one.gain, one.own_error] == pytest.approx([0.02, one.spread / 2])
+    assert [lucky.gain, lucky.own_error] == pytest.approx([0.03, one.spread])
 
 
 def test_what_luck_may_have_given_is_not_safe() -> None:
     """Records spread by 0.03; twelve that gained 0.02 are beyond two standard errors, six not."""
-    points = [point("tilted", 0.03), point("tilted", -0.03)] * 50
+    points = [point("uniform", 0.03), point("uniform", -0.03)] * 50
     few = [*points, *[point("a", 0.02)] * 6, point("b", 0.01)]
     assert best_classical(trials(few, ("a", "b"))).name == DEFAULT
     best = best_classical(trials([*few, *[point("a", 0.02)] * 6], ("a", "b")))
     assert best.name == "a"
     assert best.spread == pytest.approx(0.03, abs=0.002)
-    assert best.safe == pytest.approx(0.02 - best.spread / 12**0.5)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +56,7 @@ def test_the_default_chooses_unless_another_is_ahead_by_two_errors_of_the_differ
     gain: float, chosen: str
 ) -> None:
     """Of 4 records each that spread by 0.01: 0.007."""
-    others = [point("tilted", 0.01), point("tilted", -0.01)] * 100
+    others = [point("uniform", 0.01), point("uniform", -0.01)] * 100
     points = [*others, *[point(DEFAULT, 0.01)] * 4, *[point("class_balance", gain)] * 4]
     assert best_classical(trials(points, CLASSICAL)).name == chosen
 
@@ -64,7 +67,7 @@ def test_uniform_chooses_where_the_default_does_worse() -> None:
 
 
 def test_untried_strategies_promise_nothing() -> None:
-    points = [point("tilted", 0.02), point("tilted", -0.02), *[point(DEFAULT, -0.01)] * 9]
+    points = [point("uniform", 0.02), point("uniform", -0.02), *[point(DEFAULT, -0.01)] * 9]
     found = trials(points, CLASSICAL)
     assert by_name(found).keys() == CLASSICAL.keys()  # the ridge is no strategy of its own
     assert best_classical(found).name == DEFAULT
@@ -115,7 +118,7 @@ def test_the_ridge_is_outdone_where_another_is_ahead_by_two_errors_of_the_differ
     """Of 2 records and of 8 that spread by 0.01: 0.0079. What was measured more often is surer,
     which makes it no better.
     """
-    others = [point("tilted", 0.01), point("tilted", -0.01)] * 100
+    others = [point("uniform", 0.01), point("uniform", -0.01)] * 100
     points = [*others, *[point(RIDGE, gain)] * 2, *[point(DEFAULT, 0.01)] * 8]
     found = outdone(RIDGE, trials(points, CLASSICAL))
     assert (found is not None) == beaten
@@ -138,14 +141,16 @@ def test_gains_are_over_uniform_batches_of_the_same_kind() -> None:
 
 def test_the_error_of_a_gain_counts_that_of_the_uniform_batches_it_is_over() -> None:
     """Beside another strategy's, over the same batches, it drops out."""
-    others = [point("tilted", 0.01), point("tilted", -0.01)] * 100
+    others = [point("coreset", 0.01), point("coreset", -0.01)] * 100
     tried = [*[point("a", 0.01)] * 4, *[point(DEFAULT, 0.02)] * 4, *[point("uniform", 0.0)] * 2]
     found = by_name(trials([*others, *tried], (*CLASSICAL, "a")))
     spread = found["a"].spread
     assert found["a"].error == pytest.approx(spread * (1 / 4 + 1 / 2) ** 0.5)
-    assert found["a"].ahead_of(found[DEFAULT]) == pytest.approx((-0.01, spread * 0.5**0.5))
+    assert lead(found["a"], found[DEFAULT]) == pytest.approx((-0.01, spread * 0.5**0.5))
     untried = Trial(DEFAULT, 0, 0.0)
-    assert found["a"].ahead_of(untried) == pytest.approx((0.01, found["a"].error))
+    assert lead(found["a"], untried) == pytest.approx((0.01, found["a"].error))
+    ridge = replace(found["a"], name=RIDGE)  # beside other uniform batches
+    assert lead(found["a"], ridge) == pytest.approx((0.0, found["a"].error * 2**0.5))
 
 
 def test_each_cycle_s_records_are_over_its_own_uniform_batches_and_spread_as_its_own() -> None:
@@ -153,14 +158,15 @@ def test_each_cycle_s_records_are_over_its_own_uniform_batches_and_spread_as_its
     before = [
         point("uniform", 0.05, rotation=3),
         point("a", 0.09, rotation=3),
-        point("tilted", -0.12, rotation=3),
+        point("b", -0.12, rotation=3),
+        point("tilted", 0.5, rotation=3),
     ]
     now = [
         point("uniform", -0.01, rotation=1),
         point("a", 0.01, rotation=1),
         point("a", 0.02, weight=0.0, rotation=3),
     ]
-    (found,) = trials(now, ("a",), [before])
+    found = by_name(trials(now, ("a", "b"), [before]))["a"]
     assert (found.records, found.earlier) == (3, 1)
     assert found.gain == pytest.approx((0.04 + 0.02 + 0.02) / 3)
     spreads = [((0.05**2 + 0.09**2 + 0.12**2) / 3), ((0.01**2 + 0.01**2 + 0.02**2) / 3)]
@@ -181,6 +187,6 @@ def test_a_ridge_that_was_not_tried_is_not_outdone() -> None:
 
 def test_what_was_measured_again_tells_nothing_of_strategies() -> None:
     """It is of another seed, and so of another level."""
-    points = [point("a", 0.02, rotation=1), point("tilted", -0.01, rotation=1)] * 8
+    points = [point("a", 0.02, rotation=1), point("uniform", -0.01, rotation=1)] * 8
     again = [point("again", -0.2, weight=0.0, rotation=1)] * 8
     assert trials([*points, *again], ("a",)) == trials(points, ("a",))
