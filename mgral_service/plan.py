@@ -263,7 +263,7 @@ def _published(spec: DatasetSpec, missing: tuple[str, ...]) -> Stock:
 def weights_checked(spec: DetectorSpec, classes: int) -> str:
     """Whether `spec.weights` fit, in words. A name is not fetched."""
     if spec.weights is None:
-        return "what comes with the detector"
+        return "ImageNet's, from a package" if spec.name == "ssdlite" else "random ones"
     if not Path(spec.weights).expanduser().is_file():
         return f"{spec.weights}: no file here; not fetched as torchvision's and not checked"
     import torch

@@ -161,8 +161,9 @@ def test_without_files_and_published_counts_the_stock_is_unknown() -> None:
 
 
 def test_weights_are_checked_only_if_they_are_a_file(tmp_path: Path) -> None:
-    detector = SPEC.cycle.detector
-    assert plan.weights_checked(detector, 3) == "what comes with the detector"
+    detector = DetectorSpec("ssd300", 300, freeze_backbone=False)
+    assert plan.weights_checked(detector, 3) == "random ones"
+    assert "ImageNet's" in plan.weights_checked(DetectorSpec(), 3)
     named = replace(detector, weights="VGG16_Weights.IMAGENET1K_FEATURES")
     assert "not checked" in plan.weights_checked(named, 3)
     (tmp_path / "w.safetensors").write_bytes(b"none")
