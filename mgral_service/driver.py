@@ -95,11 +95,11 @@ def _work(journal: StoredJournal, ports: DriverPorts) -> None:
         journal.keep("split", split)
     else:  # later answers to other cycles change nothing here
         split = codec.stored(PoolSplit, text, "pool of cycle", record.id)
-    answered = [name for name, _ in labels][: max(split.labelled.values(), default=0)]
-    earlier = tuple(_earlier(record, answered, ports))
-    bench = replace(ports.workbench(record, split, journal.progress), earlier=earlier)
+    bench = ports.workbench(record, split, journal.progress)
     if record.status.order < Status.SELECTED.order:
-        cycle.run(bench, journal)
+        answered = [name for name, _ in labels][: max(split.labelled.values(), default=0)]
+        earlier = tuple(_earlier(record, answered, ports))
+        cycle.run(replace(bench, earlier=earlier), journal)
     else:
         answers = dict(labels)[record.id]
         cycle.evaluate(bench, answers, journal)
