@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
-EXTRAS := craft,dev
+EXTRAS := craft,local,dev
 
 .PHONY: install demo test check up down bench clean
 

@@ -1,5 +1,4 @@
-"""Time of COCO's mAP from arrays, as the product asks for it, against pycocotools, and whether the
-numbers are the same.
+"""Time of COCO's mAP from arrays against pycocotools, and whether the numbers are the same.
 
 5,000 made-up images, 80 classes, 100 detections each. pycocotools is timed twice: as it is commonly
 called (four ranges of object size, three limits of detections), and made to do no more than the
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Figures, Options, main
+from benchmarks.lib.harness import Figures, Options, main
 from mgral_service.domain.arrays import FloatArray, IntArray
 from mgral_service.domain.boxes import Annotations, Detections
 from mgral_service.metrics import METRICS
@@ -32,10 +31,10 @@ FRAME = np.array([640.0, 480.0])
 
 
 def measure(options: Options) -> Figures:
-    ours, theirs, one_size = METRICS["ap"](), by_pycocotools, CocoMap("ap", "pycocotools")
+    ours, theirs, same_work = METRICS["ap"](), by_pycocotools, CocoMap("ap", "pycocotools")
     small = scenes(2)
-    for warm in (ours, theirs, one_size):
-        warm(*small)
+    for metric in (ours, theirs, same_work):  # warms up
+        metric(*small)
     detections, annotations = scenes(QUICK_IMAGES if options.quick else IMAGES)
 
     began = perf_counter()
@@ -45,7 +44,7 @@ def measure(options: Options) -> Figures:
     reference = theirs(detections, annotations)
     pycocotools_seconds = perf_counter() - began
     began = perf_counter()
-    same_work = one_size(detections, annotations)
+    same_ap = same_work(detections, annotations)
     one_size_seconds = perf_counter() - began
 
     ap50 = METRICS["ap50"]()(detections, annotations)
@@ -53,7 +52,7 @@ def measure(options: Options) -> Figures:
     classes = np.union1d(annotations.labels, detections.labels)
     differences = [
         abs(ap - reference.stats[0]),
-        abs(ap - same_work),
+        abs(ap - same_ap),
         abs(ap50 - reference.stats[1]),
         np.abs(table - reference.eval["precision"][:, :, classes, 0, -1]).max(),
     ]
@@ -73,11 +72,11 @@ def measure(options: Options) -> Figures:
 
 
 def scenes(images: int) -> tuple[Detections, Annotations]:
-    """Made-up truth and what a middling detector would find in it, by SEED.
+    """Made-up truth and detections, by SEED.
 
-    Classes are long-tailed. Four detections of ten are jittered objects, mostly of the right class
-    and the surer the closer; the rest lie anywhere with low scores. Scores have three decimals, so
-    that many tie.
+    Classes have a long tail. Four detections of ten are jittered objects, mostly of the right
+    class, with scores that fall with the jitter; the rest lie anywhere with low scores. Scores have
+    three decimals, so many tie.
     """
     rng = np.random.default_rng(SEED)
     ids = tuple(f"{number:012d}.jpg" for number in range(images))
@@ -138,7 +137,7 @@ def objects_of(rng: np.random.Generator, image: IntArray, counts: IntArray) -> t
 
 
 def by_pycocotools(detections: Detections, annotations: Annotations) -> Any:
-    """pycocotools as its readme has it, but for the files; its evaluator after all three steps."""
+    """pycocotools as its readme has it, without files; its evaluator after all three steps."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -157,19 +156,19 @@ def by_pycocotools(detections: Detections, annotations: Annotations) -> Any:
             "categories": [{"id": label} for label in range(CLASSES)],
             "annotations": [
                 {
-                    "id": at,
+                    "id": number,
                     "image_id": image,
                     "category_id": label,
                     "bbox": box,
                     "area": box[2] * box[3],
                     "iscrowd": int(ignore),
                 }
-                for at, (image, label, box, ignore) in enumerate(rows, 1)
+                for number, (image, label, box, ignore) in enumerate(rows, 1)
             ],
         }
         truth.createIndex()
         corners = detections.boxes
-        found = truth.loadRes(
+        predicted = truth.loadRes(
             np.column_stack(
                 [
                     detections.image,
@@ -180,7 +179,7 @@ def by_pycocotools(detections: Detections, annotations: Annotations) -> Any:
                 ]
             )
         )
-        run = COCOeval(truth, found, "bbox")
+        run = COCOeval(truth, predicted, "bbox")
         run.evaluate()
         run.accumulate()
         run.summarize()

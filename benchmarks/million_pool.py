@@ -1,12 +1,12 @@
 """Selection from a million images: time, memory and growth of the streamed pass, and how much of it
-the hierarchical scheme (clusters first, then images) finds in less time.
+the hierarchical scheme (clusters first, then their images) gives in less time.
 
 B = 10,000 of N = 1,000,000 made-up embeddings (256-d, many kinds of image, a long tail, rectified)
-in a file, by a policy that was trained briefly on a few of them. What is timed: both passes over
-the file, which has just been written and so is mostly in the machine's cache. The peak is that of
-the whole process. `order_overlap` is what to hold `hierarchy_overlap` against: the share of the
-top-B that the same policy finds when it walks the pool backwards, for a score depends on what was
-seen before. `--quick`: N = 100,000. The processor is used, whatever the device.
+in a file, by a policy that was trained briefly on 2,000 of them. Timed: both passes over the file,
+which has just been written and so is mostly cached. The peak is that of the whole process.
+`order_overlap` is the measure for `hierarchy_overlap`: the share of the top-B that the same policy
+gives when it walks the pool backwards, since a score depends on the images before. `--quick`: N =
+100,000. The processor is used, whatever the device.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Figures, Options, main
+from benchmarks.lib.harness import Figures, Options, main
 from mgral_service.agent.hierarchy import select_by_clusters
 from mgral_service.agent.reinforce import train_agent
 from mgral_service.agent.streaming import (
@@ -34,7 +34,7 @@ from mgral_service.agent.streaming import (
     standardised,
 )
 from mgral_service.domain.arrays import Float32Array, FloatArray, IntArray
-from mgral_service.domain.specs import AgentSpec
+from mgral_service.domain.specs import AgentAdvanced, AgentSpec
 
 SEED = 0
 IMAGES, QUICK_IMAGES = 1_000_000, 100_000
@@ -44,8 +44,8 @@ DIMENSION = 256
 KINDS, LATENT = 1000, 32
 CHUNK = 10_000  # embeddings made at a time
 CLUSTERS = 256
-TAUGHT = 2000  # images that the policy is trained on
-AGENT = AgentSpec(iterations=30, learning_rate=3e-3)
+TRAINED = 2000  # images that the policy is trained on
+AGENT = AgentSpec(iterations=30, advanced=AgentAdvanced(learning_rate=3e-3))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,15 +79,13 @@ def measure(options: Options) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         few = write_pool(Path(folder) / "few.npy", images // GROWTH)
         many = write_pool(Path(folder) / "many.npy", images)
-        weights = trained(standardised(few)[:TAUGHT])
+        weights = trained(standardised(few)[:TRAINED])
         timed(lambda: select(weights, standardised(few[:CHUNK]), budget))  # warms up
         small = timed(lambda: select(weights, standardised(few), budget // GROWTH))
         large = timed(lambda: select(weights, standardised(many), budget))
         print(f"{images:,} images in {large.seconds:.1f} s", flush=True)
         clustered = timed(
-            lambda: select_by_clusters(
-                weights, standardised(many), CLUSTERS, budget, np.random.default_rng(SEED)
-            )
+            lambda: select_by_clusters(weights, standardised(many), CLUSTERS, budget, SEED)
         )
         print(f"clusters first in {clustered.seconds:.1f} s; now backwards", flush=True)
         backwards = select(weights, Backwards(standardised(many)), budget)
@@ -114,9 +112,9 @@ def write_pool(path: Path, images: int) -> EmbeddingFile:
     mix = (rng.standard_normal((LATENT, DIMENSION)) / 4).astype(np.float32)
     shares = 1 / np.arange(1, KINDS + 1)
     shares /= shares.sum()
-    words = {"descr": "<f4", "fortran_order": False, "shape": (images, DIMENSION)}
+    header = {"descr": "<f4", "fortran_order": False, "shape": (images, DIMENSION)}
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, words)
+        np.lib.format.write_array_header_1_0(file, header)
         for start in range(0, images, CHUNK):
             count = min(CHUNK, images - start)
             latent = 0.5 * rng.standard_normal((count, LATENT), dtype=np.float32)
@@ -127,7 +125,7 @@ def write_pool(path: Path, images: int) -> EmbeddingFile:
 
 
 def trained(points: Float32Array) -> Weights:
-    """A policy that likes images along a direction, and less so those far along it."""
+    """A policy that prefers images along a direction."""
     along = np.random.default_rng(SEED).standard_normal(DIMENSION) / DIMENSION**0.5
     worth = np.tanh(points @ along)
 
@@ -145,9 +143,9 @@ def timed(choose: Callable[[], Best]) -> Timed:
     return Timed(best, perf_counter() - began, process_time() - cpu)
 
 
-def overlap(wanted: IntArray, found: IntArray) -> float:
-    """Share of `wanted` that is in `found`."""
-    return float(np.isin(wanted, found).mean())
+def overlap(reference: IntArray, chosen: IntArray) -> float:
+    """Share of `reference` that is in `chosen`."""
+    return float(np.isin(reference, chosen).mean())
 
 
 def peak_gb() -> float:

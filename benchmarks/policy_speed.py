@@ -2,10 +2,10 @@
 autograd, one image after the other; and whether scores and gradients are the same.
 
 15,500 images of 256 numbers, random weights, float32, as many threads as torch takes. In lanes of
-128 images the walk is another one (each lane starts anew); in one lane it is the plain loop's, step
-for step. Each side is timed as its fastest turn. A unit of the decoder that rounding may put on
-either side of its kink has no one gradient: the few images with such a unit (`kinked`) get none
-from above. `--quick`: 3,000 images, so lanes save less.
+128 images each lane starts anew; in one lane the walk is the plain loop's, step for step. Each side
+is timed as its fastest turn. A ReLU unit within rounding of 0 has no definite gradient: the few
+images with such a unit (`kinked`) are left out of the gradient. `--quick`: 3,000 images, so lanes
+save less.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from time import perf_counter, process_time
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness import Figures, Options, main
+from benchmarks.lib.harness import Figures, Options, main
 from mgral_service.agent.policy import Policy, walk
 
 SEED = 0
@@ -28,7 +28,7 @@ TURNS = {"lanes": 7, "one_lane": 3, "plain": 2}
 GATES = [0, 1, 3, 2]  # the policy's input, forget, output, candidate in the order of torch
 
 Passed = tuple[Tensor, Mapping[str, Tensor]]
-"""Scores [N], and the gradients by the plain loop's names."""
+"""Scores [N], and gradients by the plain loop's names."""
 
 
 class Plain(nn.Module):
@@ -39,25 +39,27 @@ class Plain(nn.Module):
         width = policy.dimension + 1
         self.cell = nn.LSTMCell(width, width)
         self.decoder = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
-        self.load_state_dict(laid_out({name: one.data for name, one in policy.named_parameters()}))
+        self.load_state_dict(
+            laid_out({name: weight.data for name, weight in policy.named_parameters()})
+        )
 
     @torch.no_grad()
     def kinked(self, images: Tensor, lane: int) -> Tensor:
         """[N] whether a unit before the ReLU is within KINK of 0."""
-        found: list[Tensor] = []
-        watch = self.decoder[0].register_forward_hook(
-            lambda module, given, units: found.append(units.abs().min() < KINK)
+        near: list[Tensor] = []
+        hook = self.decoder[0].register_forward_hook(
+            lambda module, inputs, units: near.append(units.abs().min() < KINK)
         )
         self(images, lane)
-        watch.remove()
-        return torch.stack(found)
+        hook.remove()
+        return torch.stack(near)
 
     def forward(self, images: Tensor, lane: int) -> Tensor:
         """Scores [N] of images [N, D]; the state starts anew every `lane` images."""
         scores: list[Tensor] = []
         state, fed = None, images.new_zeros(1, 1)
-        for at, image in enumerate(images[:, None]):
-            if at % lane == 0:
+        for step, image in enumerate(images[:, None]):
+            if step % lane == 0:
                 state, fed = None, torch.zeros_like(fed)
             state = self.cell(torch.cat([image, fed], 1), state)
             scores.append(self.decoder(state[0]))
@@ -69,7 +71,7 @@ def laid_out(policy: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The policy's weights, or their gradients, as those of `Plain`."""
 
     def gates(weight: Tensor) -> Tensor:
-        return torch.cat([weight.chunk(4, -1)[at] for at in GATES], -1).t()
+        return torch.cat([weight.chunk(4, -1)[gate] for gate in GATES], -1).t()
 
     return {
         "cell.weight_ih": gates(torch.cat([policy["embed"], policy["feed"][None]])),
@@ -103,13 +105,13 @@ def measure(options: Options) -> Figures:
         policy.zero_grad()
         scores = walk(policy, images, order, lane)
         torch.autograd.backward(scores, upstream)
-        return scores.detach(), laid_out({n: grown(one) for n, one in policy.named_parameters()})
+        return scores.detach(), laid_out(gradients(policy))
 
     def theirs(lane: int) -> Passed:
         plain.zero_grad()
         scores = plain(images, lane)
         torch.autograd.backward(scores, upstream)
-        return scores.detach(), {n: grown(one) for n, one in plain.named_parameters()}
+        return scores.detach(), gradients(plain)
 
     sides: dict[str, Callable[[], Passed]] = {
         "lanes": lambda: ours(LANE),
@@ -127,18 +129,16 @@ def measure(options: Options) -> Figures:
                 torch.cuda.synchronize()
             turns.append((perf_counter() - began[0], process_time() - began[1]))
             print(f"{name} {turn}/{TURNS[name]}: {turns[-1][0]:.2f} s", flush=True)
-        figures[f"{name}_s"], figures[f"{name}_cpu_s"] = (
-            min(one) for one in zip(*turns, strict=True)
-        )
-    one = difference(passed["one_lane"], passed["plain"])
-    many = difference(passed["lanes"], theirs(steps_of(LANE)))
+        figures[f"{name}_s"], figures[f"{name}_cpu_s"] = map(min, zip(*turns, strict=True))
+    score_error, gradient_error = difference(passed["one_lane"], passed["plain"])
+    lanes_score_error, lanes_gradient_error = difference(passed["lanes"], theirs(steps_of(LANE)))
     return {
         "lanes_speedup": figures["plain_s"] / figures["lanes_s"],
         "one_lane_speedup": figures["plain_s"] / figures["one_lane_s"],
-        "score_error": one[0],
-        "gradient_error": one[1],
-        "lanes_score_error": many[0],
-        "lanes_gradient_error": many[1],
+        "score_error": score_error,
+        "gradient_error": gradient_error,
+        "lanes_score_error": lanes_score_error,
+        "lanes_gradient_error": lanes_gradient_error,
         **figures,
         "images": count,
         "kinked": int(kinked.sum()),
@@ -146,23 +146,25 @@ def measure(options: Options) -> Figures:
     }
 
 
-def grown(parameter: nn.Parameter) -> Tensor:
-    """Its gradient."""
-    assert parameter.grad is not None
-    return parameter.grad
+def gradients(module: nn.Module) -> dict[str, Tensor]:
+    """By the names of its weights; all have one."""
+    return {
+        name: weight.grad for name, weight in module.named_parameters() if weight.grad is not None
+    }
 
 
-def difference(one: Passed, other: Passed) -> tuple[float, float]:
+def difference(first: Passed, second: Passed) -> tuple[float, float]:
     """The largest of the scores, and of the gradients as a share of the whole weight's gradient.
 
     torch's second bias is no weight of the policy.
     """
-    gradients = [
-        ((one[1][name] - value).norm() / value.norm()).item()
-        for name, value in other[1].items()
+    (scores, ours), (reference, theirs) = first, second
+    shares = [
+        ((ours[name] - value).norm() / value.norm()).item()
+        for name, value in theirs.items()
         if name != "cell.bias_hh"
     ]
-    return (one[0] - other[0]).abs().max().item(), max(gradients)
+    return (scores - reference).abs().max().item(), max(shares)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Proxies an hour: 1, 2, 4 and 8 processes sharing a device, and Ray Tune's workers.
 
-A process or worker trains on one thread of a processor. `tune_efficiency`: twice the proxies on two
-workers, against half of them on one; start of the actors, imports and data included. Without Ray
-its figures are left out. `--quick`: 4 steps a proxy instead of 30.
+A process or worker trains on one thread of a processor: 30 steps of ISD on images, nothing stored.
+`tune_efficiency`: the proxies an hour of two workers over twice those of one; start of the actors,
+imports and data included. Without Ray its figures are left out. `--quick`: 4 steps a proxy.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.util import find_spec
 from itertools import repeat
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks.harness import Figures, Options, dataset, main
+from benchmarks.lib.harness import Figures, Options, dataset, limit_threads, main
+from benchmarks.lib.trainings import PROXIES
 from mgral_service.datasets import Ingested, ingest
 from mgral_service.datasets.loading import ImageStore, load_images
 from mgral_service.detectors.local import LocalProxyTrainer
@@ -33,7 +33,7 @@ from mgral_service.metrics import METRICS
 SHARING = (1, 2, 4, 8)
 LABELLED, BUDGET, EACH = 40, 40, 6
 DETECTOR = DetectorSpec()
-TABLE = TableSpec(steps=30)
+TABLE = TableSpec(steps=30, objective="isd", advanced=PROXIES["full"])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,32 +46,44 @@ class Work:
     device: str
 
     def trainer(self) -> ProxyTrainer:
-        import torch
-
-        torch.set_num_threads(1)
-        data = self.data
+        limit_threads(1)
         return LocalProxyTrainer(
             DETECTOR,
             self.table,
-            data.classes,
+            self.data.record.classes,
             self.images,
-            data.annotations,
-            data.scoring,
+            self.data.annotations,
             METRICS["ap50"](),
             self.device,
         )
 
     def specs(self, count: int) -> list[ProxySpec]:
-        paid, pool = self.data.labelled[:LABELLED], self.data.labelled[LABELLED:]
-        return [
-            ProxySpec(at, paid, tuple(pool[(at + step) % len(pool)] for step in range(BUDGET)), 0)
-            for at in range(count)
-        ]
+        """A quarter of the images score."""
+        ids = self.data.images.labelled
+        scoring, labelled = ids[: len(ids) // 4], ids[len(ids) // 4 :]
+        labelled, pool = labelled[:LABELLED], labelled[LABELLED:]
+        specs = []
+        for index in range(count):
+            batch = tuple(pool[(index + step) % len(pool)] for step in range(BUDGET))
+            specs.append(
+                ProxySpec(
+                    index=index,
+                    role="pool",
+                    chosen_by="uniform",
+                    fold=None,
+                    batch=batch,
+                    labelled=labelled,
+                    unlabelled=batch,
+                    scoring=scoring,
+                    seed=0,
+                )
+            )
+        return specs
 
 
 def measure(options: Options) -> Figures:
     data = ingest(DatasetSpec("vehicles", str(dataset("vehicles_openimages"))))
-    images = load_images(dataset("vehicles_openimages"), data.images, DETECTOR.size)
+    images = load_images(dataset("vehicles_openimages"), data.images.images, DETECTOR.size)
     table = replace(TABLE, steps=4) if options.quick else TABLE
     work = Work(table, data, images, options.device)
     each = 2 if options.quick else EACH
@@ -88,21 +100,21 @@ def shared(work: Work, sharing: int, each: int) -> float:
     """Seconds a proxy, when `sharing` processes have trained `each`; their start is not counted."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(sharing, context, _begin, (work, context.Barrier(sharing))) as pool:
-        took = list(pool.map(_some, repeat(each, sharing)))
-    return max(took) / (sharing * each)
+        durations = list(pool.map(_train, repeat(each, sharing)))
+    return max(durations) / (sharing * each)
 
 
-_mine: tuple[Work, ProxyTrainer, Barrier] | None = None
+_process: tuple[Work, ProxyTrainer, Barrier] | None = None
 
 
 def _begin(work: Work, together: Barrier) -> None:
-    global _mine
-    _mine = (work, work.trainer(), together)
+    global _process
+    _process = (work, work.trainer(), together)
 
 
-def _some(each: int) -> float:
-    assert _mine is not None
-    work, trainer, together = _mine
+def _train(each: int) -> float:
+    assert _process is not None
+    work, trainer, together = _process
     list(trainer.train(work.specs(1)))  # first calls are slower
     together.wait()
     start = perf_counter()
@@ -127,12 +139,14 @@ def tuned(work: Work, workers: int, proxies: int) -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         gpus = 0.0 if work.device == "cpu" else 1 / workers
-        trainer = RayProxyTrainer(partial(work.trainer), workers, 1.0, gpus, 0, Path(folder))
+        trainer = RayProxyTrainer(work.trainer, workers, 1.0, gpus, 0, Path(folder))
         start = perf_counter()
         results = list(trainer.train(work.specs(proxies)))
-        took = perf_counter() - start
-    assert all(result.score is not None for result in results)
-    return took
+        duration_s = perf_counter() - start
+    for result in results:
+        if result.score is None:
+            raise RuntimeError(f"a proxy failed: {result.cause}")
+    return duration_s
 
 
 @contextmanager

@@ -1,11 +1,11 @@
 """Images a second of `fit` against the plain torchvision loop: the model in training mode on a list
 of images and targets, the sum of its losses, a step.
 
-Both sides see the same batches, drawn beforehand, with the same weights, threads and device, one
-after the other in one process; the fastest turn of each counts. ssdlite is torchvision's SSD around
-the same backbone as timm gives it. Where both can be trained to the end within minutes (ssdlite,
-BCCD, 60 images), their AP50 stand beside the speed, over three seeds.
-`--quick`: one turn, batches of 2, 10 steps of that training.
+Both sides see the same batches, drawn beforehand, with the same weights, threads and device, in
+turn in one process; the fastest turn of each counts. The plain ssdlite is torchvision's SSD around
+timm's backbone. Where both can be trained to the end within minutes (ssdlite, BCCD, 60 images),
+their AP50 stands beside the speed, over three seeds. `--quick`: one turn, batches of 2, 10 steps of
+that training.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import timm
@@ -27,23 +28,24 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.ssd import SSD, SSDHead
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from benchmarks.detector import threads
-from benchmarks.harness import Figures, Options, dataset, main
+from benchmarks.lib.harness import Figures, Options, dataset, limit_threads, main
 from mgral_service.datasets import Ingested, ingest
 from mgral_service.datasets.loading import ImageStore, load_images
 from mgral_service.detectors.batches import Batch, draw_batches
-from mgral_service.detectors.fit import Recipe, fit
-from mgral_service.detectors.local import build, training_set
+from mgral_service.detectors.fit import fit
+from mgral_service.detectors.local import build
 from mgral_service.detectors.net import DetectorNet
-from mgral_service.detectors.observe import LOOSE, observe
-from mgral_service.detectors.ssdlite import (
+from mgral_service.detectors.nets.ssdlite import (
     BACKBONE,
     CHANNELS,
     RATIOS,
     SCALES,
     SsdLite,
     imagenet_weights,
+    package_name,
 )
+from mgral_service.detectors.predict import LOOSE, predict
+from mgral_service.domain.boxes import Annotations
 from mgral_service.domain.specs import DatasetSpec, DetectorSpec
 from mgral_service.metrics import METRICS
 
@@ -65,12 +67,15 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, net: SsdLite) -> None:
         super().__init__()
-        whole = timm.create_model(BACKBONE, pretrained=False)
-        given = dict(zip(whole.state_dict(), imagenet_weights().values(), strict=True))
-        self.body = timm.create_model(
+        body: Any = timm.create_model(
             BACKBONE, pretrained=False, features_only=True, out_indices=(2, 3, 4)
         )
-        self.body.load_state_dict(given, strict=False)
+        packaged = imagenet_weights()
+        blocks = [len(stage) for stage in body.blocks]
+        names = {name: package_name(name, blocks) for name in body.state_dict()}
+        weights = {name: packaged[other] for name, other in names.items() if other in packaged}
+        body.load_state_dict(weights, strict=False)
+        self.body = body
         self.body.requires_grad_(False)
         self.pyramid = net.pyramid
 
@@ -81,21 +86,21 @@ class TimmBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         levels = self.pyramid(self.body(images))
-        return OrderedDict((str(at), level) for at, level in enumerate(levels))
+        return OrderedDict((str(number), level) for number, level in enumerate(levels))
 
 
 def plain_model(net: DetectorNet, name: str) -> nn.Module:
     """torchvision's own, with copies of our network's weights."""
     if isinstance(net, SsdLite):
-        twin = SsdLite(net.classes, net.size, net.freeze)
-        twin.load_state_dict(net.state_dict())
+        copy = SsdLite(net.classes, net.size, net.freeze)
+        copy.load_state_dict(net.state_dict())
         generator = DefaultBoxGenerator(RATIOS, scales=SCALES)
         per_cell = generator.num_anchors_per_location()
         head = SSDHead([CHANNELS] * len(per_cell), per_cell, net.classes + 1)
-        head.load_state_dict(twin.head.state_dict())
+        head.load_state_dict(copy.head.state_dict())
         half = [0.5] * 3
         plain: nn.Module = SSD(
-            TimmBackbone(twin),
+            TimmBackbone(copy),
             generator,
             (net.size, net.size),
             net.classes + 1,
@@ -122,9 +127,9 @@ def plain_model(net: DetectorNet, name: str) -> nn.Module:
 
 
 def plain_loop(model: nn.Module, rate: float) -> Callable[[list[Batch]], None]:
-    """Steps on those batches, given as torchvision wants them."""
-    learnt = [weight for weight in model.parameters() if weight.requires_grad]
-    optimiser = torch.optim.AdamW(learnt, rate)
+    """A step on each batch, given as torchvision wants them."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimiser = torch.optim.AdamW(trained, rate)
     model.train()
 
     def run(batches: list[Batch]) -> None:
@@ -149,34 +154,38 @@ def plain_loss(model: nn.Module, batch: Batch) -> Tensor:
     return torch.stack(list(losses.values())).sum()
 
 
-def our_loop(net: DetectorNet, rate: float) -> Callable[[list[Batch]], None]:
+def our_loop(net: DetectorNet, spec: DetectorSpec, rate: float) -> Callable[[list[Batch]], None]:
     def run(batches: list[Batch]) -> None:
-        fit(net, iter(batches), Recipe(len(batches), rate), lambda step, loss: None)
+        training = replace(spec, steps=len(batches), learning_rate=rate)
+        fit(net, iter(batches), training, lambda step, loss: None)
 
     return run
 
 
 def measure(options: Options) -> Figures:
-    threads(2)
+    limit_threads(2)
     device = torch.device(options.device)
     folder = dataset("bccd")
-    data = ingest(DatasetSpec("bccd", str(folder), labelled="train.json", test="test.json", seed=0))
-    ids = np.random.default_rng(0).permutation(sorted({*data.labelled, *data.scoring})).tolist()
+    data = ingest(DatasetSpec("bccd", str(folder), test="test.json"))
+    ids = np.random.default_rng(0).permutation(sorted(data.images.labelled)).tolist()
+    train = data.annotations.subset(ids[:TRAINING_IMAGES])
+    classes = data.record.classes
     figures: dict[str, float] = {"peak_tflops": peak(device)}
     for name, (spec, most) in SPECS.items():
-        images = load_images(folder, data.images, spec.size)
-        exact = build(replace(spec, precision="fp32"), data.classes, device)
-        train = training_set(images, data.annotations.subset(ids[:TRAINING_IMAGES]), (), device)
+        images = load_images(folder, data.images.images, spec.size)
+        exact = build(
+            replace(spec, advanced=replace(spec.advanced, precision="fp32")), classes, device
+        )
         size = 2 if options.quick else BATCH
         steps = 1 if options.quick else most
-        batches = list(islice(draw_batches(train, size, 0), steps))
+        batches = list(islice(draw_batches(images, device, train, (), size, 0), steps))
         plain = plain_loop(plain_model(exact, name).to(device), 1e-5)
         flops = counted(plain, batches[:1])
         turns = 1 if options.quick else TURNS
         plain_s = fastest(plain, batches, turns, device)
-        net = build(spec, data.classes, device)  # after the plain loop: it may tune the process
+        net = build(spec, classes, device)  # after the plain loop: it may tune the process
         figures[f"{name}_loss_difference"] = apart(net, name, batches[0])
-        ours_s = fastest(our_loop(net, 1e-5), batches, turns, device)
+        ours_s = fastest(our_loop(net, spec, 1e-5), batches, turns, device)
         figures |= {
             f"{name}_plain_images_per_s": size * steps / plain_s,
             f"{name}_images_per_s": size * steps / ours_s,
@@ -184,7 +193,7 @@ def measure(options: Options) -> Figures:
             f"{name}_share_of_peak": flops * steps / ours_s / 1e12 / figures["peak_tflops"],
         }
         if name == "ssdlite":
-            figures |= scored(spec, data, images, ids, options)
+            figures |= scored(spec, data, images, train, options)
     return figures
 
 
@@ -215,37 +224,35 @@ def fastest(
 
 
 def scored(
-    spec: DetectorSpec, data: Ingested, images: ImageStore, ids: list[str], options: Options
+    spec: DetectorSpec, data: Ingested, images: ImageStore, train: Annotations, options: Options
 ) -> dict[str, float]:
     """AP50 on the test images after the same steps of each loop, over the seeds."""
     device = torch.device(options.device)
     steps = 10 if options.quick else STEPS
-    found: dict[str, list[float]] = {"plain": [], "ours": []}
+    reached: dict[str, list[float]] = {"plain": [], "ours": []}
     for seed in SEEDS:
-        net = build(spec, data.classes, device)
+        net = build(spec, data.record.classes, device)
         net.initialise(seed)
         model = plain_model(net, "ssdlite").to(device)
-        truth = data.annotations.subset(ids[:TRAINING_IMAGES])
-        batches = list(
-            islice(draw_batches(training_set(images, truth, (), device), BATCH, seed), steps)
-        )
-        our_loop(net, RATE)(batches)
-        found["ours"].append(ap50(net, images, data))
+        batches = list(islice(draw_batches(images, device, train, (), BATCH, seed), steps))
+        our_loop(net, spec, RATE)(batches)
+        reached["ours"].append(ap50(net, images, data))
         plain_loop(model, RATE)(batches)
         net.pyramid.load_state_dict(model.backbone.pyramid.state_dict())  # type: ignore[union-attr]
         net.head.load_state_dict(model.head.state_dict())  # type: ignore[union-attr]
-        found["plain"].append(ap50(net, images, data))
+        reached["plain"].append(ap50(net, images, data))
     return {
         f"ssdlite_{side}_ap50{suffix}": float(statistic(values))
-        for side, values in found.items()
+        for side, values in reached.items()
         for suffix, statistic in (("", np.mean), ("_sd", np.std))
     }
 
 
 def ap50(net: DetectorNet, images: ImageStore, data: Ingested) -> float:
     net.eval()
-    seen = observe(net, images, data.test, LOOSE)
-    return METRICS["ap50"]()(seen.detections, data.annotations.subset(data.test))
+    test = data.images.test
+    predictions = predict(net, images, test, LOOSE)
+    return METRICS["ap50"]()(predictions.detections, data.annotations.subset(test))
 
 
 def counted(loop: Callable[[list[Batch]], None], batches: list[Batch]) -> int:
@@ -259,13 +266,13 @@ def peak(device: torch.device) -> float:
     """TFLOP/s of a large matrix product: bf16 on a GPU, fp32 on a processor."""
     kind = torch.bfloat16 if device.type == "cuda" else torch.float32
     side = 8192 if device.type == "cuda" else 2048
-    one = torch.rand(side, side, device=device, dtype=kind)
+    matrix = torch.rand(side, side, device=device, dtype=kind)
     for _ in range(3):
-        one @ one
+        matrix @ matrix
     synchronise(device)
     start = perf_counter()
     for _ in range(10):
-        one @ one
+        matrix @ matrix
     synchronise(device)
     return 10 * 2 * side**3 / (perf_counter() - start) / 1e12
 

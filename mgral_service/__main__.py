@@ -1,5 +1,5 @@
 """`python -m mgral_service ...` is the `mgral` command: what `ray job submit` runs."""
 
-from mgral_service.cli import main
+from mgral_service.cli.main import main
 
 main()

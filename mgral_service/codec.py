@@ -1,4 +1,4 @@
-"""JSON <-> the frozen values of `domain.records`: the one place that turns text into values.
+"""JSON <-> the frozen values of the domain: all text is turned into values here.
 
 Strict both ways: a number is not a string, an unknown key is refused, NaN is neither read nor
 written, so whatever was encoded can be decoded again.
@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from mgral_service.domain.errors import InvalidInput, Unreadable
+from mgral_service.domain.recipes import MOVED_OF_DATASETS, completed, refuse_moved
+from mgral_service.domain.specs import CycleSpec, DatasetSpec, ExperimentSpec
 
 T = TypeVar("T")
 
-
-@lru_cache(maxsize=256)
-def _cached(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    known: Any = kind  # a type is hashable, which mypy does not take from type[T]
-    return cast("TypeAdapter[T]", _cached(known))
+_adapter: Callable[[Any], TypeAdapter[Any]] = lru_cache(maxsize=256)(TypeAdapter)
 
 
 def _bytes(text: str | bytes) -> bytes:
@@ -43,15 +38,23 @@ def plain(value: Any) -> Any:
 
 def encode(value: Any) -> str:
     """JSON text of a value of `domain.records`; InvalidInput for NaN, infinity, lone surrogates."""
-    return _text(plain(value))
+    data = plain(value)
+    try:
+        text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    except ValueError:
+        where = _non_finite(data, "value") or "value"
+        raise InvalidInput(where, "must be a finite number") from None
+    _bytes(text)
+    return text
 
 
 def decode(kind: type[T], text: str | bytes) -> T:
     """The value in JSON text; InvalidInput names the first wrong key."""
     try:
-        return _adapter(kind).validate_json(_bytes(text), strict=True)
+        value: T = _adapter(kind).validate_json(_bytes(text), strict=True)
     except ValidationError as error:
         raise _first_fault(error) from None
+    return value
 
 
 def stored(kind: type[T], text: str | bytes, what: str, name: str) -> T:
@@ -71,6 +74,31 @@ def build(kind: type[T], data: Any) -> T:
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput("value", f"cannot be written as JSON: {error}") from None
     return decode(kind, text)
+
+
+def cycle_spec(data: Any) -> CycleSpec:
+    """A cycle as a user wrote it, in dicts and lists, completed by the recipe of its `method`.
+
+    InvalidInput names the first wrong key; for one of an earlier version also what to write.
+    """
+    return build(CycleSpec, _cycle_keys(data))
+
+
+def dataset_spec(data: Any) -> DatasetSpec:
+    """A dataset as a user wrote it; InvalidInput as `cycle_spec`."""
+    return build(DatasetSpec, _dataset_keys(data))
+
+
+def experiment_spec(data: Any) -> ExperimentSpec:
+    """An experiment as a user wrote it; InvalidInput as `cycle_spec`."""
+    keys = dict(data) if isinstance(data, Mapping) else {}
+    for part, keys_of in (("dataset", _dataset_keys), ("cycle", _cycle_keys)):
+        if part in keys:
+            try:
+                keys[part] = keys_of(keys[part])
+            except InvalidInput as error:
+                raise InvalidInput(f"{part}.{error.where}", error.what) from None
+    return build(ExperimentSpec, keys)
 
 
 def encode_loose(data: Any) -> str:
@@ -93,14 +121,14 @@ def decode_loose(text: str | bytes) -> Any:
     return data
 
 
-def _text(data: Any) -> str:
-    try:
-        text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    except ValueError:
-        where = _non_finite(data, "value") or "value"
-        raise InvalidInput(where, "must be a finite number") from None
-    _bytes(text)
-    return text
+def _cycle_keys(data: Any) -> Any:
+    return completed(data) if isinstance(data, Mapping) else data
+
+
+def _dataset_keys(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        refuse_moved(data, MOVED_OF_DATASETS)
+    return data
 
 
 def _non_finite(data: Any, where: str) -> str | None:
@@ -113,13 +141,15 @@ def _non_finite(data: Any, where: str) -> str | None:
     elif isinstance(data, list | tuple):
         items = enumerate(data)
     for key, item in items:
-        found = _non_finite(item, f"{where}.{key}")
-        if found:
-            return found
+        path = _non_finite(item, f"{where}.{key}")
+        if path:
+            return path
     return None
 
 
 def _first_fault(error: ValidationError) -> InvalidInput:
     fault = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in fault["loc"]) or "value"
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return InvalidInput(where, "is no setting: docs/settings.md lists them all")
     return InvalidInput(where, fault["msg"])

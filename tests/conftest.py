@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mgral_service.store import Stores
+from mgral_service.domain.ports import Stores
 from mgral_service.store.embedded import EmbeddedValkey
-from mgral_service.store.memory import memory_stores
 from mgral_service.store.redis import redis_stores
+from tests.memory_stores import memory_stores
 
 # Small tensors: threads that wait for each other cost more than they bring, most of all beside
 # other work. Read when torch is first imported.

@@ -8,17 +8,18 @@ import pytest
 
 from mgral_service import codec
 from mgral_service.domain.errors import InvalidInput, Unreadable
-from mgral_service.domain.evidence import CycleReport, PhaseTime, RewardPoint
 from mgral_service.domain.records import CycleRecord, Event, Problem, Selection, Status
-from mgral_service.domain.specs import AgentSpec, CycleSpec, DatasetSpec
-from tests.fakes import cycle_record, dataset_record, lookup_record
+from mgral_service.domain.report import CycleReport, PhaseTime, RewardPoint
+from mgral_service.domain.specs import AgentAdvanced, AgentSpec, CycleSpec, DatasetSpec
+from tests.fakes import cycle_record, dataset_images, dataset_record, lookup_record
 
 VALUES: list[Any] = [
     cycle_record(),
     replace(cycle_record(), status=Status.FAILED, problem=Problem("X", "ünïcode \U0001f600")),
     dataset_record(),
+    dataset_images(),
     lookup_record(3),
-    CycleSpec("digits", 3, agent=AgentSpec(temperature=(1.0, 0.1), caution=1)),
+    CycleSpec("digits", 3, agent=AgentSpec(advanced=AgentAdvanced(temperature=(1.0, 0.1)))),
     Selection("cyc_1", "digits", "mgral", "mgral", ()),
     CycleReport("c", CycleSpec("d", 1), 1, 2, 3, 4, (PhaseTime("FITTING", 0.1 + 0.2, "x"),)),
     Event("1-0", "progress", {"done": 1, "list": [1, 2.5, None]}),
@@ -46,10 +47,16 @@ def test_what_a_store_holds_is_named_where_it_cannot_be_read() -> None:
         ('{"dataset":"a","budget":true}', "budget"),
         ('{"dataset":"a","budget":3.0}', "budget"),
         ('{"dataset":"a","budget":NaN}', "budget"),
-        ('{"dataset":"a","budget":3,"agent":{"memory":1e999}}', "agent.memory"),
-        ('{"dataset":"a","budget":3,"agent":{"temperature":[1]}}', "agent.temperature.1"),
+        (
+            '{"dataset":"a","budget":3,"agent":{"advanced":{"memory":1e999}}}',
+            "agent.advanced.memory",
+        ),
+        (
+            '{"dataset":"a","budget":3,"agent":{"advanced":{"temperature":[1]}}}',
+            "agent.advanced.temperature.1",
+        ),
         ('{"dataset":"a","budget":3,"agent":{"speed":1}}', "agent.speed"),
-        ('{"dataset":"a","budget":3,"detector":{"size":100}}', "detector.size"),
+        ('{"dataset":"a","budget":3,"detector":{"size":10}}', "detector.size"),
         ('{"dataset":"a","budget":0}', "budget"),
         ('{"dataset":"a"}', "budget"),
         ('{"dataset":"\\ud800","budget":3}', "value"),
@@ -80,11 +87,43 @@ def test_a_text_that_unicode_has_not_is_not_written() -> None:
 
 def test_toml_is_held_to_the_same() -> None:
     assert (
-        codec.build(CycleSpec, {"dataset": "a", "budget": 2, "agent": {"caution": 1}}).budget == 2
+        codec.build(CycleSpec, {"dataset": "a", "budget": 2, "agent": {"iterations": 9}}).budget
+        == 2
     )
     for data in ({"dataset": "a", "budget": "2"}, {"dataset": "a", "budget": {1}}, {1: 2}, None):
         with pytest.raises(InvalidInput):
             codec.build(CycleSpec, data)
+
+
+def test_a_cycle_is_completed_by_its_method() -> None:
+    cycle = codec.cycle_spec({"dataset": "a", "budget": 2, "method": "paper", "agent": {}})
+    assert (cycle.choice, cycle.table.advanced.value_model) == ("agent", "idw")
+    assert codec.cycle_spec(codec.plain(cycle)) == cycle
+    assert codec.cycle_spec({"dataset": "a", "budget": 2}) == CycleSpec("a", 2)
+
+
+@pytest.mark.parametrize(
+    ("data", "where", "advice"),
+    [
+        ({"cycle": {"reward": "ap"}}, "cycle.reward", "advanced.reward"),
+        ({"cycle": {"table": {"views": 4}}}, "cycle.table.views", "table.advanced.augmentations"),
+        ({"dataset": {"seed": 1}}, "dataset.seed", "removed"),
+        ({"dataset": [], "cycle": 1}, "dataset", "object"),
+        ([], "dataset", "required"),
+    ],
+)
+def test_a_key_of_an_earlier_version_is_named_with_the_new_one(
+    data: Any, where: str, advice: str
+) -> None:
+    with pytest.raises(InvalidInput, match=advice) as caught:
+        codec.experiment_spec(data)
+    assert caught.value.where == where
+    if isinstance(data, dict) and len(data) == 1:
+        ((part, keys),) = data.items()
+        read = {"cycle": codec.cycle_spec, "dataset": codec.dataset_spec}[part]
+        with pytest.raises(InvalidInput, match=advice) as caught:
+            read(keys)
+        assert f"{part}.{caught.value.where}" == where
 
 
 def test_loose_json_is_json_still() -> None:

@@ -19,7 +19,7 @@ from mgral_service.store.redis import redis_stores
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-RECORDS = 6
+RECORDS = 8
 EXPERIMENT = """
 initial = 12
 [dataset]
@@ -35,11 +35,11 @@ batch = 4
 [cycle.table]
 records = {records}
 steps = {steps}
+folds = 2
 actors = {actors}
-online = 0
 [cycle.agent]
 iterations = 4
-draws = 4
+advanced.draws = 4
 """
 STEPS = 12
 
@@ -56,10 +56,10 @@ class Run:
     def start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "mgral_service", "run", str(self.file)]
         hidden = {"RAY_ADDRESS"}
-        known = {key: value for key, value in os.environ.items() if key not in hidden}
+        visible = {key: value for key, value in os.environ.items() if key not in hidden}
         return subprocess.Popen(
             [*command, "--out", str(self.out)],
-            env={**known, "MGRAL_HOME": str(self.home), "MGRAL_REDIS_URL": self.valkey.url},
+            env={**visible, "MGRAL_HOME": str(self.home), "MGRAL_REDIS_URL": self.valkey.url},
             start_new_session=True,
         )
 
@@ -99,18 +99,18 @@ def test_kill_9_of_driver_and_store_loses_no_proxy_and_changes_no_selection(
         os.kill(shaken.valkey.pid, signal.SIGKILL)
         shaken.valkey.stop()
         shaken.valkey.start()
-        kept = shaken.records()
-        assert {one.index for one in before} <= {one.index for one in kept}
-        assert len(kept) < RECORDS, "the kill came too late to show anything"
+        survived = shaken.records()
+        assert {record.index for record in before} <= {record.index for record in survived}
+        assert len(survived) < RECORDS, "the kill came too late to show anything"
 
         assert shaken.start().wait(240) == 0
         after = shaken.records()
     finally:
         shaken.valkey.stop()
-    assert [one.index for one in after] == list(range(RECORDS))
-    by_index = {one.index: one for one in after}
-    for one in kept:
-        assert by_index[one.index].seconds == one.seconds  # the very record: not trained again
+    assert [record.index for record in after] == list(range(RECORDS))
+    by_index = {record.index: record for record in after}
+    for record in survived:  # with its time: it was not trained again
+        assert by_index[record.index] == record
     assert shaken.selection() == calm.selection()  # one actor or two, shaken or calm
 
 
@@ -121,8 +121,8 @@ def _wait_for_records(
     while time.monotonic() < deadline:
         assert process.poll() is None, "the driver ended before it could be killed"
         if redis_stores(run.valkey.url).cycles.page(None, 1):
-            found = run.records()
-            if len(found) >= count:
-                return found
+            records = run.records()
+            if len(records) >= count:
+                return records
         time.sleep(0.1)
     raise AssertionError(f"no {count} records in time")

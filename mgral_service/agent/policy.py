@@ -163,7 +163,7 @@ class _Walk(torch.autograd.Function):
 
 def _each(tensor: Tensor, dim: int) -> Iterator[tuple[Tensor, ...]]:
     """For each index of `dim` the steps' views: taking them one by one costs as much as a step."""
-    return (one.unbind() for one in tensor.unbind(dim))
+    return (view.unbind() for view in tensor.unbind(dim))
 
 
 def walk(policy: Policy, embeddings: Tensor, order: Tensor, lane: int) -> Tensor:

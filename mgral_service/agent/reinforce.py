@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,20 +15,14 @@ from mgral_service.agent.sampling import draw_batches, first_pick_entropy, log_p
 from mgral_service.agent.streaming import walk_chunks
 from mgral_service.domain.advantage import advantages
 from mgral_service.domain.arrays import FloatArray, IntArray
-from mgral_service.domain.evidence import RewardPoint
 from mgral_service.domain.ports import Report
 from mgral_service.domain.records import Progress, Status
+from mgral_service.domain.report import RewardPoint
 from mgral_service.domain.specs import AgentSpec
 
 Reward = Callable[[Sequence[IntArray]], tuple[FloatArray, FloatArray]]
 """Batches of positions in the embeddings -> mean [K] and standard deviation [K], fractions of mAP.
 """
-
-Scorer = Callable[[FloatArray], FloatArray]
-"""Standardised embeddings [n, D] -> the policy's scores [n], as it stands."""
-
-Between = Callable[[int, Scorer], bool]
-"""Called after each iteration with its number; True: the reward has changed since."""
 
 WALKED = 20_000  # images an iteration walks at most
 LEAST_BATCH = 64  # images of a batch drawn from a part of the pool
@@ -40,7 +33,7 @@ _CLIP = 1.0  # norm of the gradient
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedAgent:
-    """The policy with the best greedy batch seen: weights for `policy.score`, its scores [N], that
+    """The policy with the best greedy batch: weights for `policy.score`, its scores [N], that
     batch's value.
     """
 
@@ -62,58 +55,51 @@ def train_agent(
     spec: AgentSpec,
     seed: int,
     report: Report,
-    policy: Policy | None = None,
     patience: int | None = None,
-    between: Between | None = None,
 ) -> TrainedAgent:
     """Train on standardised embeddings [N, D], N >= 1, for batches of min(budget, N).
 
     Of a pool above WALKED images an iteration walks WALKED, drawn anew, for batches smaller in
     proportion; others of them, drawn once, value the greedy batch.
-    Everything random comes from `seed`; without `policy` a fresh one is made from it. `patience`:
-    stop when so many greedy values in a row brought nothing better; None: never.
+    Everything random comes from `seed`. `patience`: stop when so many greedy values in a row
+    brought nothing better; None: never.
     """
     generator = torch.Generator().manual_seed(seed)
     points = torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))
-    if policy is None:
-        policy = Policy(points.shape[1], generator)
-    scorer = partial(_scores, policy, spec.lane)
+    policy = Policy(points.shape[1], generator)
+    settings = spec.advanced
     count = min(len(points), WALKED)
     size = min(budget, len(points))
     size = max(min(size, LEAST_BATCH), size * count // len(points))
     in_turn = torch.arange(count)
     shown = torch.randperm(len(points), generator=generator)[:count].sort().values
-    optimiser = torch.optim.Adam(policy.parameters(), lr=spec.learning_rate)
+    optimiser = torch.optim.Adam(policy.parameters(), lr=settings.learning_rate)
     history: list[RewardPoint] = []
     best: TrainedAgent | None = None
     state: float | None = None
     stalled = 0
     for t in range(1, spec.iterations + 1):
         walked = torch.randperm(len(points), generator=generator)[:count]
-        scores = walk(policy, points[walked], in_turn, spec.lane) / _temperature(spec, t)
-        batches = draw_batches(scores, size, spec.draws, generator)
-        rewards = _cautious(reward, list(walked[batches].numpy()), spec.caution)
-        gains, state = advantages(spec.baseline, rewards, state, spec.memory)
-        loss = _loss(scores, batches, gains / _unit_of(rewards), spec.entropy)
+        scores = walk(policy, points[walked], in_turn, settings.lane) / _temperature(spec, t)
+        batches = draw_batches(scores, size, settings.draws, generator)
+        rewards = _risk_averse(reward, list(walked[batches].numpy()), settings.risk_aversion)
+        gains, state = advantages(settings.baseline, rewards, state, settings.memory)
+        loss = _loss(scores, batches, gains / _unit_of(rewards), settings.entropy)
         _step(policy, optimiser, loss)
         value: float | None = None
         if t % GREEDY_EVERY == 0 or t == spec.iterations:
-            now = pool_scores(policy, points[shown], spec.lane)
+            now = pool_scores(policy, points[shown], settings.lane)
             chosen = shown.numpy()[greedy(now, size)]
-            value = float(_cautious(reward, [chosen], spec.caution)[0])
+            value = float(_risk_averse(reward, [chosen], settings.risk_aversion)[0])
             stalled += 1
             if best is None or value > best.value:
-                best, stalled = TrainedAgent(weights_of(policy, spec.lane), (), now, value), 0
+                best, stalled = TrainedAgent(weights_of(policy, settings.lane), (), now, value), 0
         point = RewardPoint(t, float(rewards.mean()), float(rewards.max()), loss.item(), value)
         history.append(point)
         if t % _REPORT_EVERY == 0 or t == spec.iterations:
             report(_progress(point, best, spec.iterations))
         if best is not None and patience is not None and stalled >= patience:
             break
-        if between is not None and between(t, scorer) and best is not None:
-            chosen = shown.numpy()[greedy(best.scores, size)]
-            value = float(_cautious(reward, [chosen], spec.caution)[0])
-            best, stalled = replace(best, value=value), 0
     assert best is not None  # the last iteration is always valued
     best = replace(best, history=tuple(history))
     if count == len(points):
@@ -122,21 +108,16 @@ def train_agent(
     return replace(best, scores=np.concatenate(chunks))
 
 
-def _scores(policy: Policy, lane: int, embeddings: FloatArray) -> FloatArray:
-    points = torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))
-    return pool_scores(policy, points, lane)
-
-
 def _temperature(spec: AgentSpec, t: int) -> float:
-    """tau of iteration t, from the first to the last of `spec.temperature` in equal ratios."""
-    first, last = spec.temperature
+    """tau of iteration t, from the first to the last temperature in equal ratios."""
+    first, last = spec.advanced.temperature
     return float(first * (last / first) ** ((t - 1) / max(spec.iterations - 1, 1)))
 
 
-def _cautious(reward: Reward, batches: Sequence[IntArray], caution: float) -> FloatArray:
+def _risk_averse(reward: Reward, batches: Sequence[IntArray], risk_aversion: float) -> FloatArray:
     """R = mean - beta * sd, [K]."""
     mean, sd = reward(batches)
-    return mean - caution * sd
+    return mean - risk_aversion * sd
 
 
 def _unit_of(rewards: FloatArray) -> float:

@@ -72,12 +72,12 @@ class EmbeddingFile:
         return read.reshape(count, width)
 
     def take(self, positions: IntArray, /, axis: int) -> np.ndarray[Any, Any]:
-        found = np.empty((len(positions), self.shape[1]), self.dtype)
+        rows = np.empty((len(positions), self.shape[1]), self.dtype)
         with self.path.open("rb", buffering=0) as file:
-            for row, at in zip(found, positions, strict=True):
-                file.seek(self.offset + int(at) * row.nbytes)
+            for row, position in zip(rows, positions, strict=True):
+                file.seek(self.offset + int(position) * row.nbytes)
                 file.readinto(row.data)
-        return found
+        return rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,9 +126,11 @@ class Scale:
     def apply(self, points: np.ndarray[Any, Any]) -> Float32Array:
         """[N, D] standardised, block by block."""
         scaled = np.empty(points.shape, np.float32)
-        for at in range(0, len(points), _BLOCK):
-            raw = np.asarray(points[at : at + _BLOCK], dtype=np.float64)
-            scaled[at : at + _BLOCK] = np.where(np.isfinite(raw), raw - self.mean, 0.0) / self.unit
+        for start in range(0, len(points), _BLOCK):
+            raw = np.asarray(points[start : start + _BLOCK], dtype=np.float64)
+            scaled[start : start + _BLOCK] = (
+                np.where(np.isfinite(raw), raw - self.mean, 0.0) / self.unit
+            )
         return scaled
 
 
@@ -153,8 +155,8 @@ class Standardised:
 def standardised(pool: Rows) -> Standardised:
     """As `transport.standardise`, to the accuracy of float32; reads the pool once."""
     total = Moments.of(pool[:0])
-    for at in range(0, pool.shape[0], _BLOCK):
-        total += Moments.of(pool[at : at + _BLOCK])
+    for start in range(0, pool.shape[0], _BLOCK):
+        total += Moments.of(pool[start : start + _BLOCK])
     return Standardised(pool, total.scale)
 
 
@@ -179,7 +181,7 @@ def score_lanes(weights: Weights, points: np.ndarray[Any, Any], steps: int) -> F
 def lane_scorer(
     weights: Weights, scale: Scale, steps: int
 ) -> Callable[[np.ndarray[Any, Any]], FloatArray]:
-    """`score_lanes` of states as observed: what an actor of a cluster holds."""
+    """`score_lanes` of states as predicted: what an actor of a cluster holds."""
     return lambda points: score_lanes(weights, scale.apply(points), steps)
 
 

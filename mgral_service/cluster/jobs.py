@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import ray
 from ray.exceptions import RayError
 from ray.job_submission import JobSubmissionClient
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from mgral_service.domain.errors import Unavailable
 
@@ -29,50 +32,51 @@ class RayJobLauncher:
     def launch(self, cycle: str, attempt: int) -> str:
         job = f"mgral-{cycle}-a{attempt}"
         command = [sys.executable, "-m", "mgral_service", "run", "--cycle", cycle]
-        deadline = time.monotonic() + WAKING_S
-        while True:
-            try:
-                return str(
-                    self._client().submit_job(
-                        entrypoint=shlex.join(command),
-                        submission_id=job,
-                        entrypoint_num_gpus=self._gpus or None,
-                        metadata={"cycle": cycle, "attempt": str(attempt)},
-                    )
-                )
-            except FAULTS as error:
-                if "already exists" in str(error):  # the same attempt twice is one job
-                    return job
-                if "No available agent" not in str(error) or time.monotonic() > deadline:
-                    raise _unavailable(error) from error
-            time.sleep(1)
+        waking = Retrying(
+            retry=retry_if_exception(lambda error: "No available agent" in str(error)),
+            stop=stop_after_delay(WAKING_S),
+            wait=wait_fixed(1),
+            reraise=True,
+        )
+        with _unless("already exists"):  # the same attempt twice is one job
+            waking(
+                JobSubmissionClient(self._address).submit_job,
+                entrypoint=shlex.join([*_own_cluster(), *command]),
+                submission_id=job,
+                entrypoint_num_gpus=self._gpus or None,
+                metadata={"cycle": cycle, "attempt": str(attempt)},
+            )
+        return job
 
     def cancel(self, job: str) -> None:
-        try:
-            self._client().stop_job(job)
-        except FAULTS as error:
-            if "does not exist" not in str(error):
-                raise _unavailable(error) from error
+        with _unless("does not exist"):
+            JobSubmissionClient(self._address).stop_job(job)
 
     def alive(self, job: str) -> bool:
-        try:
-            return not self._client().get_job_status(job).is_terminal()
-        except FAULTS as error:
-            if "does not exist" in str(error):
-                return False
-            raise _unavailable(error) from error
+        with _unless("does not exist"):
+            return not JobSubmissionClient(self._address).get_job_status(job).is_terminal()
+        return False
 
     def ping(self) -> None:
         """Unavailable unless the Jobs API answers."""
-        self._client()
-
-    def _client(self) -> JobSubmissionClient:
-        try:
-            return JobSubmissionClient(self._address)
-        except FAULTS as error:
-            raise _unavailable(error) from error
+        self.alive("ping")
 
 
-def _unavailable(error: Exception) -> Unavailable:
-    words = str(error) or type(error).__name__
-    return Unavailable("the cluster's Jobs API", words.splitlines()[0])
+def _own_cluster() -> list[str]:
+    """Ray tells a job of the cluster that was started last on its machine; what starts a command
+    in the cluster of this process instead, if it is in one.
+    """
+    if not ray.is_initialized():
+        return []
+    return ["env", f"RAY_ADDRESS={ray.get_runtime_context().gcs_address}"]
+
+
+@contextmanager
+def _unless(harmless: str) -> Iterator[None]:
+    """Unavailable for an error of the client that does not say this; others are as no error."""
+    try:
+        yield
+    except FAULTS as error:
+        if harmless not in str(error):
+            cause = str(error) or type(error).__name__
+            raise Unavailable("the cluster's Jobs API", cause.splitlines()[0]) from error

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
 import ray
 from ray import serve
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from mgral_service.cluster.serving import APP
 from mgral_service.domain.errors import Conflict
@@ -55,21 +55,19 @@ def local_cluster(jobs_port: int, cpus: int | None = None) -> Iterator[None]:
 
 def _await_agent_port() -> None:
     """Wait a little for a cluster that is just ending."""
-    deadline = time.monotonic() + ENDING_S
-    while True:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", AGENT_PORT))
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise Conflict(
-                        f"another Ray runs on this machine (port {AGENT_PORT} is taken): stop it, "
-                        "or deploy to it with `serve deploy deploy/serve-config.yaml`"
-                    ) from None
-            else:
-                return
-        time.sleep(0.5)
+    patient = Retrying(
+        retry=retry_if_exception_type(OSError),
+        stop=stop_after_delay(ENDING_S),
+        wait=wait_fixed(0.5),
+        reraise=True,
+    )
+    try:
+        patient(lambda: socket.create_server(("127.0.0.1", AGENT_PORT)).close())
+    except OSError:
+        raise Conflict(
+            f"another Ray runs on this machine (port {AGENT_PORT} is taken): stop it, or deploy to "
+            "it with `serve deploy deploy/serve-config.yaml`"
+        ) from None
 
 
 def serve_here(application: serve.Application, host: str, port: int) -> None:

@@ -1,8 +1,8 @@
-"""A pool as Ray Data, image by image from URIs: what a detector sees in it goes to Parquet files,
-and a policy scores what lies there.
+"""A pool as Ray Data, image by image from URIs: a detector's predictions go to Parquet files, and a
+policy scores what lies there.
 
-What looks and what scores comes as a factory, so that no actor of this module knows their library.
-An image that cannot be read or decoded is refused with its URI, and nothing else is lost.
+Detector and policy come as factories, so that no actor of this module knows their library. An image
+that cannot be read or decoded is refused with its URI, and nothing else is lost.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -23,53 +24,53 @@ import ray.data
 from pyarrow import fs, parquet
 
 from mgral_service.domain.arrays import FloatArray, IntArray
-from mgral_service.domain.boxes import Detections, PoolObservation
+from mgral_service.domain.boxes import PoolPredictions
 from mgral_service.domain.errors import InvalidInput
-from mgral_service.domain.features import detection_state
 from mgral_service.domain.records import MOST_FILE_BYTES
 from mgral_service.domain.specs import AgentState
+from mgral_service.domain.value.features import agent_state
 
 logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 THREADS = 8  # of a task that reads, and of an actor that decodes
 _READING_CPUS = 0.25  # of a task that mostly waits for a store
-_SEEN = pa.schema(
+_SCHEMA = pa.schema(
     [
         ("position", pa.int64()),
         ("id", pa.string()),
         ("uri", pa.string()),
-        ("cause", pa.string()),  # why it was refused; null: it was not
+        ("cause", pa.string()),  # why the image was refused; null: it was not
         ("embedding", pa.list_(pa.float32())),
-        ("found", pa.list_(pa.float32())),  # features.detection_state
+        ("state", pa.list_(pa.float32())),  # features.agent_state but for the embedding
         ("boxes", pa.list_(pa.float64())),
         ("labels", pa.list_(pa.int64())),
         ("scores", pa.list_(pa.float64())),
         ("probs", pa.list_(pa.float64())),
     ]
 )
-_STATES = {"embedding": ["embedding"], "full": ["embedding", "found"]}  # AgentSpec.state
-_FINDINGS = ("boxes", "labels", "scores", "probs")
+_STATES = {"embedding": ["embedding"], "full": ["embedding", "state"]}  # agent.advanced.state
+_DETECTIONS = ("boxes", "labels", "scores", "probs")
 
 Part = TypeVar("Part")
 
 
-class Observer(Protocol):
+class Predictor(Protocol):
     """A detector inside an actor."""
 
     def decode(self, data: bytes, uri: str) -> Any:
-        """An image file's content in the form that `observe` takes; InvalidInput if it is none."""
+        """An image file's content in the form that `predict` takes; InvalidInput if it is none."""
         ...
 
-    def observe(self, ids: Sequence[str], images: Sequence[Any]) -> PoolObservation: ...
+    def predict(self, ids: Sequence[str], images: Sequence[Any]) -> PoolPredictions: ...
 
 
 Scorer = Callable[[FloatArray], FloatArray]
-"""States [K, S] as observed (features.agent_state) -> scores [K]."""
+"""States [K, S] as predicted (features.agent_state) -> scores [K]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Actors:
-    """How many of them, and each one's share of the machines."""
+    """How many, and the share of the machines of each."""
 
     count: int = 1
     cpus: float = 1.0
@@ -83,35 +84,36 @@ class Actors:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An image that is in no file of the observation."""
+    """An image that is in no file of the predictions."""
 
     id: str
     cause: str
 
 
-def observe_pool(
+def predict_pool(
     images: Sequence[tuple[str, str]],
-    factory: Callable[[], Observer],
+    factory: Callable[[], Predictor],
     folder: str,
     actors: Actors,
     batch: int = 32,
 ) -> tuple[Refused, ...]:
-    """Look at the (id, URI) of each image, `batch` at a time, and write what was seen to Parquet
-    files in `folder`, an absolute path or a URI; answers with the images refused, in their order.
+    """Predict the (id, URI) of each image, `batch` at a time, into Parquet files in `folder`, an
+    absolute path or a URI; returns the images refused, in their order.
 
-    What an interrupted call saw there, or one of the list's beginning, is not looked at again. A
-    URI is what pyarrow opens: file://, s3://, gs://, hdfs://, or an absolute path. InvalidInput if
-    the folder holds something else, or a cluster that cannot grow has no CPU beside the actors'.
+    Images that an interrupted call predicted there, or a call with the list's beginning, are not
+    predicted again. A URI is what pyarrow opens: file://, s3://, gs://, hdfs://, or an absolute
+    path. InvalidInput if the folder holds something else, or a cluster that cannot grow has no CPU
+    beside the actors'.
     """
     store, path = place_of(folder)
-    have = _looked_at(folder)
-    names = dict(enumerate(name for name, _ in images))
-    if any(names.get(at) != name for at, name in have.items()):
-        raise InvalidInput(folder, "holds what was seen of another list: give an empty folder")
+    done = _predicted(folder)
+    ids = dict(enumerate(image_id for image_id, _ in images))
+    if any(ids.get(position) != image_id for position, image_id in done.items()):
+        raise InvalidInput(folder, "holds predictions of another list: give an empty folder")
     rows = [
-        {"position": at, "id": name, "uri": uri}
-        for at, (name, uri) in enumerate(images)
-        if at not in have
+        {"position": position, "id": image_id, "uri": uri}
+        for position, (image_id, uri) in enumerate(images)
+        if position not in done
     ]
     if not rows:
         return refused(folder) if images else ()
@@ -119,39 +121,39 @@ def observe_pool(
     read = ray.data.from_items(rows).map_batches(
         _read, batch_size=batch, batch_format="pyarrow", num_cpus=_READING_CPUS
     )
-    seen = read.map_batches(
-        _Look,
+    predicted = read.map_batches(
+        _Predict,
         fn_constructor_args=(factory,),
         batch_size=batch,
         batch_format="pyarrow",
         **actors.options,
     )
-    seen.write_parquet(path, filesystem=store)
+    predicted.write_parquet(path, filesystem=store)
     return refused(folder)
 
 
 def refused(folder: str) -> tuple[Refused, ...]:
-    """The images of an observation that could not be looked at."""
-    lost = _table(folder, ["position", "id", "cause"], pc.field("cause").is_valid())
-    return tuple(Refused(row["id"], row["cause"]) for row in lost.to_pylist())
+    """The images in `folder` that could not be predicted."""
+    rows = _table(folder, ["position", "id", "cause"], pc.field("cause").is_valid())
+    return tuple(Refused(row["id"], row["cause"]) for row in rows.to_pylist())
 
 
-def _looked_at(folder: str) -> dict[int, str]:
-    """Ids by position of all images looked at, refused ones included. InvalidInput for a file that
-    is no part of an observation, or only a beginning of one.
+def _predicted(folder: str) -> dict[int, str]:
+    """Ids by position of all images in `folder`, refused ones included. InvalidInput for a file
+    that is no part of predictions, or only a beginning of one.
     """
     store, path = place_of(folder)
-    found: dict[int, str] = {}
-    for one in store.get_file_info(fs.FileSelector(path, allow_not_found=True)):
+    ids: dict[int, str] = {}
+    for file in store.get_file_info(fs.FileSelector(path, allow_not_found=True)):
         try:
-            rows = parquet.read_table(one.path, columns=["position", "id"], filesystem=store)
-            places, names = (rows[name].to_pylist() for name in ("position", "id"))
+            rows = parquet.read_table(file.path, columns=["position", "id"], filesystem=store)
+            columns = [rows[name].to_pylist() for name in ("position", "id")]
         except (pa.ArrowInvalid, KeyError, OSError) as error:
             raise InvalidInput(
-                one.path, f"is no file of an observation ({error}): delete it, and go on"
+                file.path, f"is no file of predictions ({error}): delete it, and go on"
             ) from None
-        found |= dict(zip(places, names, strict=True))
-    return found
+        ids |= dict(zip(*columns, strict=True))
+    return ids
 
 
 def _require_room(actors: Actors) -> None:
@@ -160,40 +162,26 @@ def _require_room(actors: Actors) -> None:
     """
     if "RAY_ADDRESS" in os.environ:
         return
-    have = ray.cluster_resources().get("CPU", 0.0)
-    if actors.count * actors.cpus + 1 > have:
+    cpus = ray.cluster_resources().get("CPU", 0.0)
+    if actors.count * actors.cpus + 1 > cpus:
         raise InvalidInput(
             "actors",
-            f"{actors.count} leave no CPU of the cluster's {have:g} to read and write with: ask "
+            f"{actors.count} leave no CPU of the cluster's {cpus:g} to read and write with: ask "
             "for fewer, or name a larger cluster by RAY_ADDRESS",
         )
-
-
-def observation_in(folder: str) -> PoolObservation:
-    """All that was seen, in the order given, in this process's memory. Embeddings were kept in
-    single precision.
-    """
-    seen = _table(folder, _SEEN.names, pc.field("cause").is_null())
-    ids = tuple(seen["id"].to_pylist())
-    image = np.repeat(np.arange(len(ids)), pc.list_value_length(seen["scores"]).to_numpy())
-    flat = {name: pc.list_flatten(seen[name]).to_numpy() for name in _FINDINGS}
-    probs = flat["probs"].reshape(len(image), -1) if len(image) else np.zeros((0, 0))
-    boxes = flat["boxes"].reshape(-1, 4)
-    found = Detections(ids, image, boxes, flat["labels"], flat["scores"], probs)
-    return PoolObservation(ids, _matrix(seen["embedding"]), found)
 
 
 def summarise_pool(
     folder: str, state: AgentState, summarise: Callable[[FloatArray], Part], batch: int = 4096
 ) -> Iterator[Part]:
-    """`summarise` of the states [K, S], K <= batch, in every part of an observation."""
+    """`summarise` of the states [K, S], K <= batch, in every part of predictions."""
 
-    def told(part: pa.Table) -> dict[str, Any]:
-        seen = part.drop_null()
-        return {"part": [summarise(_states(seen, state))] if len(seen) else []}
+    def summarised(part: pa.Table) -> dict[str, Any]:
+        rows = part.drop_null()
+        return {"part": [summarise(_states(rows, state))] if len(rows) else []}
 
     parts = _read_parquet(folder, _STATES[state]).map_batches(
-        told, batch_size=batch, batch_format="pyarrow"
+        summarised, batch_size=batch, batch_format="pyarrow"
     )
     for row in parts.iter_rows():
         yield row["part"]
@@ -202,18 +190,19 @@ def summarise_pool(
 def score_pool(
     folder: str, state: AgentState, factory: Callable[[], Scorer], chunk: int, actors: Actors
 ) -> Iterator[tuple[IntArray, FloatArray]]:
-    """(positions, scores) of the images in an observation, chunk by chunk, in any order of chunks.
+    """(positions, scores) of the images in predictions, chunk by chunk, in any order of chunks.
 
     A chunk is `chunk` images that follow one another, without those refused: whole lanes of a walk,
     so that scores are those of a walk over all. Positions are those in the list given to
-    `observe_pool`.
+    `predict_pool`.
     """
-    lost = _table(folder, ["position"], pc.field("cause").is_valid())["position"].to_numpy()
+    gaps = _table(folder, ["position"], pc.field("cause").is_valid())["position"].to_numpy()
 
     def number(part: pa.Table) -> pa.Table:
-        seen = part.drop_null()
-        at = seen["position"].to_numpy()
-        return seen.append_column("chunk", pa.array((at - np.searchsorted(lost, at)) // chunk))
+        rows = part.drop_null()
+        positions = rows["position"].to_numpy()
+        ranks = positions - np.searchsorted(gaps, positions)
+        return rows.append_column("chunk", pa.array(ranks // chunk))
 
     scored = (
         _read_parquet(folder, ["position", *_STATES[state]])
@@ -231,8 +220,8 @@ def place_of(uri: str) -> tuple[fs.FileSystem, str]:
     """The file system and the path in it; one client a store, not one a file."""
     parts = urlsplit(uri)
     if not parts.scheme or parts.scheme == "file":
-        found, path = fs.FileSystem.from_uri(uri)
-        return found, path
+        local, path = fs.FileSystem.from_uri(uri)
+        return local, path
     store = _store(f"{parts.scheme}://{parts.netloc}", parts.query)
     inner = unquote(parts.path)
     if parts.scheme in ("hdfs", "viewfs"):
@@ -242,8 +231,8 @@ def place_of(uri: str) -> tuple[fs.FileSystem, str]:
 
 @lru_cache
 def _store(root: str, query: str) -> fs.FileSystem:
-    found, _ = fs.FileSystem.from_uri(f"{root}/?{query}" if query else f"{root}/")
-    return found
+    store, _ = fs.FileSystem.from_uri(f"{root}/?{query}" if query else f"{root}/")
+    return store
 
 
 # --- inside tasks and actors --------------------------------------------------------------------
@@ -270,32 +259,33 @@ def _content(uri: str) -> tuple[bytes | None, str | None]:
         return None, f"{uri}: cannot be read: {error}"
 
 
-class _Look:
-    """Rows of images -> rows of what was seen in them."""
+class _Predict:
+    """Rows of images -> rows of predictions."""
 
-    def __init__(self, factory: Callable[[], Observer]) -> None:
-        self._observer = factory()
+    def __init__(self, factory: Callable[[], Predictor]) -> None:
+        self._predictor = factory()
         self._threads = ThreadPoolExecutor(THREADS)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = batch.to_pylist()
         decoded = list(self._threads.map(self._decode, rows))
-        good = [at for at, (_, cause) in enumerate(decoded) if cause is None]
-        names = [rows[at]["id"] for at in good]
-        found = _rows_of(self._observer.observe(names, [decoded[at][0] for at in good]))
-        seen = dict(zip(good, found, strict=True))
-        told = [
-            {**{key: row[key] for key in ("position", "id", "uri")}, "cause": decoded[at][1]}
-            | seen.get(at, {})
-            for at, row in enumerate(rows)
-        ]
-        return pa.Table.from_pylist(told, _SEEN)
+        good = [row["id"] for row, (_, cause) in zip(rows, decoded, strict=True) if cause is None]
+        images = [image for image, cause in decoded if cause is None]
+        predicted = iter(_rows_of(self._predictor.predict(good, images)))
+        return pa.Table.from_pylist(
+            [
+                {**{key: row[key] for key in ("position", "id", "uri")}, "cause": cause}
+                | (next(predicted) if cause is None else {})
+                for row, (_, cause) in zip(rows, decoded, strict=True)
+            ],
+            _SCHEMA,
+        )
 
     def _decode(self, row: dict[str, Any]) -> tuple[Any, str | None]:
         if row["cause"] is not None:
             return None, row["cause"]
         try:
-            return self._observer.decode(row["data"], row["uri"]), None
+            return self._predictor.decode(row["data"], row["uri"]), None
         except InvalidInput as error:
             return None, str(error)
 
@@ -315,15 +305,17 @@ class _Score:
 # --- rows and arrays ----------------------------------------------------------------------------
 
 
-def _rows_of(observation: PoolObservation) -> list[dict[str, Any]]:
-    found = observation.detections
-    first = np.searchsorted(found.image, np.arange(len(found.ids) + 1))
-    told = detection_state(observation, found.probs.shape[1] - 1)
+def _rows_of(predictions: PoolPredictions) -> list[dict[str, Any]]:
+    detections = predictions.detections
+    bounds = np.searchsorted(detections.image, np.arange(len(detections.ids) + 1))
+    whole = agent_state(predictions, detections.probs.shape[1] - 1, "full")
+    states = whole[:, predictions.embeddings.shape[1] :]
     return [
-        {"embedding": observation.embeddings[at].astype(np.float32)}
-        | {"found": told[at].astype(np.float32)}
-        | {name: getattr(found, name)[first[at] : first[at + 1]].ravel() for name in _FINDINGS}
-        for at in range(len(found.ids))
+        {"embedding": embedding.astype(np.float32), "state": state.astype(np.float32)}
+        | {name: getattr(detections, name)[start:end].ravel() for name in _DETECTIONS}
+        for embedding, state, (start, end) in zip(
+            predictions.embeddings, states, pairwise(bounds), strict=True
+        )
     ]
 
 

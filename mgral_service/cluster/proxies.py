@@ -19,6 +19,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,19 +59,19 @@ class ProxyTrial(Trainable):  # type: ignore[misc]
         config: dict[str, Any],
         factory: Callable[[], ProxyTrainer] | None = None,
         specs: Sequence[ProxySpec] = (),
-        starts: Mapping[int, Weights] = NOTHING,
+        starts: Mapping[int | None, Weights] = NOTHING,
     ) -> None:
         assert factory is not None
         self._factory, self._specs, self._starts = factory, specs, starts
         self._trainer: ProxyTrainer | None = None
-        self._at = config["at"]
+        self._position = config["position"]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._at = new_config["at"]
+        self._position = new_config["position"]
         return True
 
     def step(self) -> dict[str, Any]:
-        spec = self._specs[self._at]
+        spec = self._specs[self._position]
         try:
             if self._trainer is None:  # here, not in setup, so that its errors are a proxy's too
                 self._trainer = self._factory()
@@ -81,16 +82,11 @@ class ProxyTrial(Trainable):  # type: ignore[misc]
             if not final:  # a failure to Tune, which ends this actor and tries again in another
                 raise ProxyFailed(spec.index, cause) from error
             result = ProxyResult(spec.index, None, 0.0, cause)
-        return {
-            "score": result.score,
-            "seconds": result.seconds,
-            "cause": result.cause,
-            "done": True,
-        }
+        return {"proxy": result, "done": True}
 
 
 class _Stream(Callback, Stopper):  # type: ignore[misc]
-    """Hands results to another thread as they come, and stops all trials when told to."""
+    """Hands results to another thread as they come; stops all trials once `stop` is set."""
 
     def __init__(self, specs: Sequence[ProxySpec]) -> None:
         self.results: queue.SimpleQueue[ProxyResult | BaseException | None] = queue.SimpleQueue()
@@ -103,37 +99,36 @@ class _Stream(Callback, Stopper):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        at, score = trial.config["at"], result["score"]
-        preempted = self._restarts[at] - trial.num_failures
-        self._tell(at, score, result["seconds"], result["cause"], preempted)
+        position = trial.config["position"]
+        preempted = self._restarts[position] - trial.num_failures
+        self._open.discard(position)
+        self.results.put(replace(result["proxy"], interruptions=preempted))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._restarts[trial.config["at"]] += 1
+        self._restarts[trial.config["position"]] += 1
         self._note(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._note(trial)
-        at = trial.config["at"]
-        preempted = self._restarts[at] + 1 - trial.num_failures
-        self._tell(at, None, 0.0, self._causes[at], preempted)
+        position = trial.config["position"]
+        preempted = self._restarts[position] + 1 - trial.num_failures
+        self._fail(position, self._causes[position], preempted)
 
     def close(self) -> None:
         """No result will come any more: trials that gave none have failed."""
-        for at in sorted(self._open):
-            self._tell(at, None, 0.0, "its trial ended without a result", 0)
+        for position in sorted(self._open):
+            self._fail(position, "its trial ended without a result", 0)
         self.results.put(None)
 
     def _note(self, trial: Any) -> None:
         """Keep the first cause. Tune counts no failure for a trial that lost a preempted node."""
         if trial.num_failures:
-            self._causes.setdefault(trial.config["at"], cause_of(trial.error_file))
+            self._causes.setdefault(trial.config["position"], cause_of(trial.error_file))
 
-    def _tell(
-        self, at: int, score: float | None, seconds: float, cause: str | None, preempted: int
-    ) -> None:
-        self._open.discard(at)
-        index = self._specs[at].index
-        self.results.put(ProxyResult(index, score, seconds, cause, preempted))
+    def _fail(self, position: int, cause: str, preempted: int) -> None:
+        self._open.discard(position)
+        index = self._specs[position].index
+        self.results.put(ProxyResult(index, None, 0.0, cause, preempted))
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return self.stop.is_set()
@@ -154,15 +149,16 @@ def cause_of(error_file: str | None) -> str:
     newest = text.rpartition("Failure # ")[2]
     lines = [line for line in newest.splitlines()[1:] if line.strip()]
     if not lines:
-        return "the actor ended without a word"
-    told = lines[-1].partition(f"{ProxyFailed.__name__}: ")[2].partition(" failed: ")[2]
-    return _advised(told or lines[0].rstrip("."))
+        return "the actor ended without an error"
+    cause = lines[-1].partition(f"{ProxyFailed.__name__}: ")[2].partition(" failed: ")[2]
+    return _advised(cause or lines[0].rstrip("."))
 
 
 def _advised(cause: str) -> str:
-    return "; ".join([cause, *(words for pattern, words in ADVICE if pattern.search(cause))])
+    return "; ".join([cause, *(advice for pattern, advice in ADVICE if pattern.search(cause))])
 
 
+@dataclass(eq=False)
 class RayProxyTrainer:
     """A ProxyTrainer whose proxies train on a Ray cluster, `actors` at a time.
 
@@ -172,21 +168,18 @@ class RayProxyTrainer:
     folder        where Tune keeps its experiment's state
     """
 
-    def __init__(
-        self,
-        factory: Callable[[], ProxyTrainer],
-        actors: int,
-        cpus: float,
-        gpus: float,
-        max_failures: int,
-        folder: Path,
-    ) -> None:
-        self._factory, self._actors, self._cpus, self._gpus = factory, actors, cpus, gpus
-        self._max_failures, self._folder = max_failures, folder
+    factory: Callable[[], ProxyTrainer]
+    actors: int
+    cpus: float
+    gpus: float
+    max_failures: int
+    folder: Path
+
+    def __post_init__(self) -> None:
         self._put: ray.ObjectRef[Callable[[], ProxyTrainer]] | None = None  # once for all tables
 
     def train(
-        self, specs: Sequence[ProxySpec], starts: Mapping[int, Weights] = NOTHING
+        self, specs: Sequence[ProxySpec], starts: Mapping[int | None, Weights] = NOTHING
     ) -> Iterator[ProxyResult]:
         """One result a spec, as trials end. Closing the iterator stops the trials that have not
         started. Unavailable if Tune itself cannot write.
@@ -207,32 +200,32 @@ class RayProxyTrainer:
             stream.stop.set()
 
     def _run(
-        self, specs: Sequence[ProxySpec], starts: Mapping[int, Weights], stream: _Stream
+        self, specs: Sequence[ProxySpec], starts: Mapping[int | None, Weights], stream: _Stream
     ) -> None:
         try:
             if self._put is None:
-                self._put = ray.put(self._factory)
+                self._put = ray.put(self.factory)
             trainable = tune.with_parameters(
                 ProxyTrial, factory=self._put, specs=tuple(specs), starts=dict(starts)
             )
             Tuner(
-                tune.with_resources(trainable, {"cpu": self._cpus, "gpu": self._gpus}),
-                param_space={"at": tune.grid_search(list(range(len(specs))))},
+                tune.with_resources(trainable, {"cpu": self.cpus, "gpu": self.gpus}),
+                param_space={"position": tune.grid_search(list(range(len(specs))))},
                 tune_config=TuneConfig(
-                    reuse_actors=True, max_concurrent_trials=min(self._actors, len(specs))
+                    reuse_actors=True, max_concurrent_trials=min(self.actors, len(specs))
                 ),
                 run_config=RunConfig(
-                    storage_path=str(self._folder.resolve()),
+                    storage_path=str(self.folder.resolve()),
                     callbacks=[stream],
                     stop=stream,
-                    failure_config=FailureConfig(max_failures=self._max_failures),
+                    failure_config=FailureConfig(max_failures=self.max_failures),
                     checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # it starts over
                     verbose=0,
                 ),
             ).fit()
             stream.close()
         except OSError as error:
-            disk = f"the disk of {self._folder} or of Ray's session"
+            disk = f"the disk of {self.folder} or of Ray's session"
             stream.results.put(Unavailable(disk, _advised(str(error))))
         except BaseException as error:  # carried to the consumer's thread, which raises it
             stream.results.put(error)
@@ -245,10 +238,8 @@ def _forget_parameters() -> None:
     in its object store: for a later `ray.init` that never comes here.
     """
     hooks = getattr(ray._private.worker, "_post_init_hooks", [])
-    owners = [type(getattr(hook, "__self__", None)).__name__ for hook in hooks]
-    hooks[:] = [
-        hook for hook, owner in zip(hooks, owners, strict=True) if owner != "_ParameterRegistry"
-    ]
+    ours = "_ParameterRegistry"
+    hooks[:] = [hook for hook in hooks if ours not in str(type(getattr(hook, "__self__", None)))]
 
 
 def connect() -> None:

@@ -2,55 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from mgral_service.datasets.coco import categories_of, listed_images, relative_name
+import numpy as np
+
+from mgral_service.datasets.formats import images_folder
+from mgral_service.datasets.formats.coco import (
+    categories_of,
+    coco_json,
+    image_entry,
+    listed_images,
+)
+from mgral_service.datasets.formats.listing import ListedImage
 from mgral_service.datasets.ingest import join_boxes, size_problem
-from mgral_service.datasets.ledger import Ledger, printable
-from mgral_service.datasets.listing import ListedImage, images_folder
+from mgral_service.datasets.validation_log import ValidationLog, printable
 from mgral_service.domain.boxes import Annotations
 from mgral_service.domain.errors import DatasetRefused, InvalidInput, NotFound
 from mgral_service.domain.records import (
+    DatasetImages,
     DatasetRecord,
     ImageRecord,
-    PredictedBox,
     Reconciliation,
     Selection,
 )
 
-POSTED = "annotations"
-"""What findings call the body that was posted."""
+POSTED = "annotations"  # what findings call the body that was posted
 
 
-def coco_of(selection: Selection, record: DatasetRecord) -> dict[str, Any]:
+def coco_of(selection: Selection, record: DatasetRecord, images: DatasetImages) -> dict[str, Any]:
     """The selection as COCO JSON, best first, with the detector's boxes as pre-labels.
 
-    Each image carries `image_id`, by which its annotations find back. NotFound for an image that
-    the dataset does not have.
+    Each image carries its `image_id`. NotFound for an image that the dataset does not have.
     """
-    by_id = {image.id: image for image in record.images}
-    category = {name: at for at, name in enumerate(record.classes, 1)}
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for at, chosen in enumerate(selection.images, 1):
+    by_id = {image.id: image for image in images.images}
+    folder = images_folder(record.spec)
+    entries = []
+    for chosen in selection.images:
         if chosen.image_id not in by_id:
             raise NotFound("image", chosen.image_id)
-        image = by_id[chosen.image_id]
-        images.append(
+        entries.append(
             {
-                "id": at,
-                "image_id": image.id,
-                "file_name": relative_name(image.file, images_folder(record.spec)),
-                "width": image.width,
-                "height": image.height,
+                "image_id": chosen.image_id,
+                **image_entry(by_id[chosen.image_id], folder),
                 "mgral_rank": chosen.rank,
                 "mgral_score": chosen.score,
             }
         )
-        for box in chosen.boxes:
-            number = len(annotations) + 1
-            annotations.append(_pre_label(number, at, category[box.label], box))
+    boxes = [(row, box) for row, chosen in enumerate(selection.images) for box in chosen.boxes]
+    pre_labels = Annotations(
+        ids=tuple(chosen.image_id for chosen in selection.images),
+        image=np.array([row for row, _ in boxes], dtype=np.int64),
+        boxes=np.array([box.box for _, box in boxes], dtype=np.float64).reshape(-1, 4),
+        labels=np.array([record.classes.index(box.label) for _, box in boxes], dtype=np.int64),
+        ignore=np.zeros(len(boxes), dtype=np.bool_),
+    )
+    scores = np.array([box.score for _, box in boxes])
     return {
         "info": {
             "description": f"{selection.cycle}: images of {selection.dataset} to annotate; the "
@@ -58,101 +65,80 @@ def coco_of(selection: Selection, record: DatasetRecord) -> dict[str, Any]:
             "version": "1.0",
         },
         "licenses": [],
-        "categories": [{"id": at, "name": name} for name, at in category.items()],
-        "images": images,
-        "annotations": annotations,
+        **coco_json(record.classes, entries, pre_labels, scores, decimals=2),
     }
 
 
 def read_answers(
-    payload: Any, record: DatasetRecord, selected: Sequence[str]
+    payload: Any, record: DatasetRecord, images: DatasetImages, selected: Sequence[str]
 ) -> tuple[Annotations, Reconciliation]:
     """The annotations in parsed COCO JSON that answer the `selected` images, and how they met.
 
-    An image is found by its `image_id`, or its `id` if that is a text, else by its exact
-    `file_name`; a category by its name. Boxes meet the rules of a dataset's, and are scaled where
-    the image is stated in another size, refused where in another shape. An image without boxes is
+    An image is matched by its `image_id`, or its `id` if that is a text, else by its exact
+    `file_name`; a category by its name. Boxes are checked as a dataset's. An image without boxes is
     an answer too. InvalidInput if the payload is not COCO JSON at all.
     """
     if not isinstance(payload, dict):
         raise InvalidInput(POSTED, "must be COCO JSON: an object with images, annotations")
-    ledger = Ledger(keep=None)
+    log = ValidationLog(most=None)
     try:
-        categories = categories_of(payload, POSTED)
-        images = listed_images(payload, POSTED, categories, ledger)
+        answered = listed_images(payload, POSTED, categories_of(payload, POSTED), log)
     except DatasetRefused as error:
         raise InvalidInput(error.where, error.what) from None
-    chosen = set(selected)
-    finder = _Finder(record)
+    match, chosen = _matcher(record, images), set(selected)
     matched: dict[str, tuple[ListedImage, ImageRecord]] = {}
     unknown: list[str] = []
-    for image in images:
-        known = finder.find(image)
-        if known is None or known.id not in chosen:
+    for image in answered:
+        target = match(image)
+        if target is None or target.id not in chosen:
             unknown.append(printable(image.image_id or image.file))
-        elif known.id in matched:
-            first = matched[known.id][0].record
-            problem = f"answers {known.id}, which {first} has answered already"
-            ledger.refuse_image(POSTED, image.record, problem, len(image.boxes))
-        elif (misfit := size_problem(image, known)) is not None:
-            ledger.refuse_image(POSTED, image.record, misfit, len(image.boxes))
+        elif target.id in matched:
+            first = matched[target.id][0].record
+            problem = f"answers {target.id}, which {first} has answered already"
+            log.refuse_image(POSTED, image.record, problem, len(image.boxes))
+        elif (misfit := size_problem(image, target)) is not None:
+            log.refuse_image(POSTED, image.record, misfit, len(image.boxes))
         else:
-            matched[known.id] = (image, known)
-    in_order = tuple(name for name in selected if name in matched)
-    answers = join_boxes(POSTED, [matched[name] for name in in_order], record.classes, ledger)
+            matched[target.id] = (image, target)
+    ids = tuple(image_id for image_id in selected if image_id in matched)
+    answers = join_boxes(((POSTED, *matched[image_id]) for image_id in ids), record.classes, log)
     return answers, Reconciliation(
-        matched=in_order,
+        matched=ids,
         unknown=tuple(unknown),
-        missing=tuple(name for name in selected if name not in matched),
-        refused=tuple(one for one in ledger.findings if one.action == "refused"),
-        repaired=tuple(one for one in ledger.findings if one.action == "repaired"),
+        missing=tuple(image_id for image_id in selected if image_id not in matched),
+        refused=tuple(finding for finding in log.findings if finding.action == "refused"),
+        repaired=tuple(finding for finding in log.findings if finding.action == "repaired"),
         boxes=len(answers.boxes),
     )
 
 
-class _Finder:
-    """Finds the dataset's image that an entry stands for."""
+def _matcher(
+    record: DatasetRecord, images: DatasetImages
+) -> Callable[[ListedImage], ImageRecord | None]:
+    """Looks up the dataset's image that an entry stands for."""
+    folder = images_folder(record.spec)
+    by_id = {image.id: image for image in images.images}
+    by_file = {image.file: image for image in images.images}
+    by_file |= {image_entry(image, folder)["file_name"]: image for image in images.images}
 
-    def __init__(self, record: DatasetRecord) -> None:
-        folder = images_folder(record.spec)
-        self._by_id = {image.id: image for image in record.images}
-        self._by_file: Mapping[str, ImageRecord] = {
-            **{image.file: image for image in record.images},
-            **{relative_name(image.file, folder): image for image in record.images},
-        }
-
-    def find(self, image: ListedImage) -> ImageRecord | None:
-        if image.image_id is not None and image.image_id in self._by_id:
-            return self._by_id[image.image_id]
+    def match(image: ListedImage) -> ImageRecord | None:
         if image.image_id is not None and image.image_id.startswith("img_"):
-            return None
-        return self._by_file.get(image.file)
+            return by_id.get(image.image_id)
+        return by_file.get(image.file)
 
-
-def _pre_label(number: int, image: int, category: int, box: PredictedBox) -> dict[str, Any]:
-    x1, y1, x2, y2 = (round(value, 2) for value in box.box)
-    width, height = round(x2 - x1, 2), round(y2 - y1, 2)
-    return {
-        "id": number,
-        "image_id": image,
-        "category_id": category,
-        "bbox": [x1, y1, width, height],
-        "area": round(width * height, 2),
-        "iscrowd": 0,
-        "score": box.score,
-    }
+    return match
 
 
 def answer_from(asked: dict[str, Any], truth: dict[str, Any]) -> dict[str, Any]:
     """What an annotation tool sends back: the asked images, each with its true boxes."""
     by_file = {image["file_name"]: image["id"] for image in truth["images"]}
-    wanted = {by_file[image["file_name"]]: image["id"] for image in asked["images"]}
-    boxes = [one for one in truth["annotations"] if one["image_id"] in wanted]
+    asked_id = {by_file[image["file_name"]]: image["id"] for image in asked["images"]}
+    boxes = [box for box in truth["annotations"] if box["image_id"] in asked_id]
     return {
         "images": asked["images"],
         "categories": truth["categories"],
         "annotations": [
-            {**one, "id": number, "image_id": wanted[one["image_id"]]}
-            for number, one in enumerate(boxes, start=1)
+            {**box, "id": number, "image_id": asked_id[box["image_id"]]}
+            for number, box in enumerate(boxes, start=1)
         ],
     }

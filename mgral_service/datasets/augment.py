@@ -1,6 +1,4 @@
-"""Training views of images: flip, zoom, shift and colour, a whole batch at once, every number from
-one generator.
-"""
+"""Training views of a whole batch: flip, zoom, shift and colour, drawn from one generator."""
 
 from __future__ import annotations
 
@@ -22,8 +20,7 @@ def augment(
     """Images [B, 3, S, S] in [0, 1] and their boxes [B, G, 4] and labels [B, G].
 
     pixels [B, 3, S, S] uint8, boxes in xyxy pixels of these, labels with 0 for no object. A box of
-    which less than two fifths stay in view loses its label. One call takes 8 numbers an image from
-    `rng`, whatever the images are.
+    which less than two fifths stay in view loses its label. Takes 8 numbers an image from `rng`.
     """
     side = pixels.shape[-1]
     unit = torch.from_numpy(rng.random((len(pixels), 8))).float().to(pixels.device)
@@ -33,9 +30,7 @@ def augment(
         spread[:, 1:2] * ZOOM + spread[:, 2:3] * STRETCH * torch.tensor([[1.0, -1.0]]).to(unit)
     ).exp()
     room = (1 - 1 / zoom).abs()
-    shift = (
-        spread[:, 3:5] * room
-    )  # of the centre, in half sides: a zoomed view stays inside the image
+    shift = spread[:, 3:5] * room  # of the centre, in half sides: zoomed views stay in the image
 
     theta = torch.zeros(len(pixels), 2, 3, device=pixels.device)
     theta[:, 0, 0] = sign / zoom[:, 0]
@@ -43,23 +38,21 @@ def augment(
     theta[:, :, 2] = shift
     grid = F.affine_grid(theta, [len(pixels), 3, side, side], align_corners=False)
     centred = pixels.float() / 255 - 0.5
-    seen = F.grid_sample(centred, grid, padding_mode="zeros", align_corners=False)
+    view = F.grid_sample(centred, grid, padding_mode="zeros", align_corners=False)
     contrast = (spread[:, 5] * COLOUR).exp()[:, None, None, None]
     bright = (spread[:, 6] * COLOUR)[:, None, None, None] / 2
-    grey = seen.mean(1, keepdim=True)
+    grey = view.mean(1, keepdim=True)
     colourful = (spread[:, 7] * COLOUR).exp()[:, None, None, None]
-    images = ((grey + (seen - grey) * colourful) * contrast + bright + 0.5).clamp(0, 1)
+    images = ((grey + (view - grey) * colourful) * contrast + bright + 0.5).clamp(0, 1)
 
-    moved, kept = _move(boxes / (side / 2) - 1, sign, zoom, shift)
+    moved, visible = _move(boxes / (side / 2) - 1, sign, zoom, shift)
     moved = (moved + 1) * (side / 2)
     large = ((moved[..., 2:] - moved[..., :2]) >= SMALLEST_PX).all(-1)
-    return images, moved, torch.where(kept & large, labels, 0)
+    return images, moved, torch.where(visible & large, labels, 0)
 
 
 def _move(boxes: Tensor, sign: Tensor, zoom: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes [B, G, 4] of the image, in [-1, 1], seen through the view and clipped to it; and [B, G]
-    if enough is seen.
-    """
+    """Boxes [B, G, 4] in [-1, 1], clipped to the view; [B, G] whether enough is visible."""
     corners = boxes.view(*boxes.shape[:2], 2, 2)
     corners = (corners - shift[:, None, None]) * zoom[:, None, None]
     x = corners[..., 0] * sign[:, None, None]
@@ -67,5 +60,5 @@ def _move(boxes: Tensor, sign: Tensor, zoom: Tensor, shift: Tensor) -> tuple[Ten
     corners = torch.stack([x, corners[..., 1]], -1)
     whole = (corners[:, :, 1] - corners[:, :, 0]).prod(-1)
     clipped = corners.clamp(-1, 1)
-    seen = (clipped[:, :, 1] - clipped[:, :, 0]).prod(-1)
-    return clipped.flatten(2), seen >= VISIBLE * whole
+    inside = (clipped[:, :, 1] - clipped[:, :, 0]).prod(-1)
+    return clipped.flatten(2), inside >= VISIBLE * whole

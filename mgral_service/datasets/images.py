@@ -1,46 +1,51 @@
-"""Image files from outside: found below the root only, decoded in full, known by their content.
+"""Image files from outside: read below the root only, decoded in full, named by their content.
 
-Width and height are those of the stored pixels. An EXIF orientation tag is applied nowhere: boxes
-are drawn in stored pixels by the formats read here, and the detector sees stored pixels as well.
+Width and height are those of the stored pixels, as boxes are. EXIF orientation is ignored.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mgral_service.domain.arrays import ImageArray
 from mgral_service.domain.errors import DatasetRefused, InvalidInput
-from mgral_service.domain.records import MOST_FILE_BYTES, ImageRecord
+from mgral_service.domain.ports import Report
+from mgral_service.domain.records import MOST_FILE_BYTES, ImageRecord, Progress
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000
 MOST_GREY = 2**16 - 1
+THREADS = 4
+CHUNK = 64  # images that `in_threads` has in memory
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+Sink = Callable[[str, Image.Image], None]
+"""Takes an image's id and its decoded pixels, in any thread."""
 
 
 def folder_below(root: Path, folder: str) -> Path:
     """The images folder, resolved; DatasetRefused unless it is one below `root` (resolved)."""
-    try:
-        path = (root / folder).resolve()
-        found = path.is_dir()
-    except (OSError, ValueError) as error:
-        raise DatasetRefused("images", f"cannot be read: {error}") from None
-    if not path.is_relative_to(root):
-        raise DatasetRefused("images", f"{folder!r} leads outside the root")
-    if not found:
-        raise DatasetRefused("images", f"there is no folder {folder!r} below the root")
-    return path
+    path = root / folder
+    if not os.path.isdir(path) or not path.resolve().is_relative_to(root):
+        raise DatasetRefused(
+            "images", f"there is no folder {folder!r} below the root, or it leads outside"
+        )
+    return path.resolve()
 
 
 def read_image(root: Path, folder: Path, file: str) -> bytes:
-    """The bytes of `file` (relative to `root`); InvalidInput unless it is a plain file below
-    `folder`, links followed.
-    """
+    """Bytes of `root`/`file`; InvalidInput unless it is, links followed, a file below `folder`."""
     try:
         file.encode()
         path = (root / file).resolve()
@@ -61,39 +66,58 @@ def content_id(data: bytes) -> str:
 
 
 def decode_image(data: bytes, file: str) -> Image.Image:
-    """The image, decoded to its end (its first frame if it has several); InvalidInput if it is
-    truncated, too large, of another format or no image at all.
-    """
+    """The whole image or first frame; InvalidInput if damaged, too large or of another format."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        width, height = image.size
-        if width * height <= MAX_PIXELS:
-            image.load()
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        image.load()
     except UnidentifiedImageError:
-        known = ", ".join(FORMATS)
-        raise InvalidInput(file, f"is not an image of a known format ({known})") from None
+        raise InvalidInput(
+            file, f"is not an image of a known format ({', '.join(FORMATS)})"
+        ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InvalidInput(file, _too_many("more than can be decoded")) from None
+        raise InvalidInput(
+            file, f"has too many pixels ({MAX_PIXELS} allowed): possibly a decompression bomb"
+        ) from None
     except Exception as error:  # a decoder may raise anything on hostile bytes
         raise InvalidInput(file, f"cannot be decoded: {error}") from None
-    if width * height > MAX_PIXELS:
-        raise InvalidInput(file, _too_many(f"{width} x {height}"))
     if image.mode == "F" or (image.mode == "I" and not _fits(image, MOST_GREY)):
         raise InvalidInput(file, "has pixels of more than 16 bits: save it with 8 or 16")
     return image
 
 
-def inspect_image(root: Path, folder: Path, file: str) -> ImageRecord:
+def inspect_image(root: Path, folder: Path, file: str, sink: Sink | None = None) -> ImageRecord:
     """Read, decode and identify one file; InvalidInput says what is wrong with it."""
     data = read_image(root, folder, file)
-    width, height = decode_image(data, file).size
-    return ImageRecord(content_id(data), file, width, height)
+    image = decode_image(data, file)
+    record = ImageRecord(content_id(data), file, *image.size)
+    if sink is not None:
+        sink(record.id, image)
+    return record
+
+
+def in_threads(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    phase: str,
+    report: Report | None,
+    done: int = 0,
+) -> Iterator[list[Result]]:
+    """Results of `work` after the first `done` items, CHUNK at a time, with about 100 reports."""
+    step = max(1, len(items) // 100)
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="decode") as pool:
+        for start in range(done, len(items), CHUNK):
+            results = []
+            for done, result in enumerate(pool.map(work, items[start : start + CHUNK]), start + 1):
+                results.append(result)
+                if report is not None and (done % step == 0 or done == len(items)):
+                    report(Progress(phase, done, len(items)))
+            yield results
 
 
 def in_colour(image: Image.Image) -> Image.Image:
-    """RGB of a decoded image: transparency is dropped, 16-bit grey keeps its high byte (in a 32-bit
-    image where it has one).
-    """
+    """RGB without transparency; 16-bit grey, also in a 32-bit image, keeps its high byte."""
     if image.mode.startswith("I"):
         grey: np.ndarray[Any, Any] = np.asarray(image).astype(np.int64)
         if image.mode != "I" or not _fits(image, 255):
@@ -105,9 +129,7 @@ def in_colour(image: Image.Image) -> Image.Image:
 
 
 def squeezed(image: Image.Image, size: int) -> ImageArray:
-    """[3, S, S] RGB: the whole image squeezed to a square of `size` pixels, bilinear with
-    antialiasing.
-    """
+    """[3, S, S] RGB: the whole image squeezed to `size` pixels, bilinear with antialiasing."""
     square = in_colour(image).resize((size, size), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
@@ -116,7 +138,3 @@ def _fits(image: Image.Image, most: int) -> bool:
     """Whether all pixels of a grey image lie between 0 and `most`."""
     pixels = np.asarray(image)
     return bool(pixels.min() >= 0 and pixels.max() <= most)
-
-
-def _too_many(pixels: str) -> str:
-    return f"has too many pixels ({pixels}, {MAX_PIXELS} allowed): possibly a decompression bomb"

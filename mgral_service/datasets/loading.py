@@ -1,8 +1,7 @@
-"""Images decoded once and kept at training size: in memory or, where they are many, in a file.
+"""Images decoded once to training size: in memory or, where they are too many, in a file.
 
-Such a file is a plain `.npy` that later cycles and drivers map as well. While it is written it is
-called `.part`, and its header counts the images that have reached the disk: whoever comes after an
-interruption goes on there.
+The file is a plain `.npy` that later cycles map as well. While written, it ends in `.part`, and its
+header counts the images on the disk: after an interruption the next driver continues there.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,43 +23,45 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from mgral_service.datasets.images import content_id, decode_image, read_image, squeezed
+from mgral_service.datasets.images import content_id, decode_image, in_threads, read_image, squeezed
 from mgral_service.domain.arrays import FloatArray, ImageArray, IntArray
 from mgral_service.domain.boxes import Annotations, Detections
 from mgral_service.domain.errors import DatasetRefused, InvalidInput, Unavailable
 from mgral_service.domain.ports import Report
 from mgral_service.domain.records import ImageRecord, Progress
 
-THREADS = 4
-CHUNK = 64  # images decoded between two writes to a file
 SHARE = 0.25  # of the memory left; a driver holds the images once, Ray's object store once more
-WAIT_S = 0.5  # between two looks at another driver's decoding
+WAIT_S = 0.5  # between two checks of another driver's decoding
+HEADER = 128  # bytes of numpy's in such a file: it leaves room for the first axis to grow
 VERSION = 1  # of what `squeezed` makes of an image: another one, other files
 CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageStore:
-    """Images at training size S, and the way between their pixels and the originals'.
+    """Images at training size S, and the scale between their pixels and the originals'.
 
     ids       [N] image ids
     pixels    [N, 3, S, S] RGB uint8, the whole image squeezed to a square
     sizes     [N, 2] width and height of the originals, pixels
-    position  id -> row
     file      from which the pixels are mapped, read-only; None: they are in memory. Another process
               gets the file's name in place of its pixels.
+    position  id -> row
     """
 
     ids: tuple[str, ...]
     pixels: ImageArray
     sizes: FloatArray
-    position: dict[str, int]
     file: Path | None = None
+    position: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "position", {name: row for row, name in enumerate(self.ids)})
 
     def __reduce__(self) -> tuple[Callable[..., ImageStore], tuple[Any, ...]]:
         if self.file is not None:
             return map_images, (self.ids, self.sizes, self.file)
-        return ImageStore, (self.ids, self.pixels, self.sizes, self.position)
+        return ImageStore, (self.ids, self.pixels, self.sizes)
 
     @property
     def size(self) -> int:
@@ -69,7 +70,7 @@ class ImageStore:
 
     def rows(self, ids: Iterable[str]) -> IntArray:
         """Their rows; KeyError for an id that is not here."""
-        return np.array([self.position[name] for name in ids], dtype=np.int64)
+        return np.array([self.position[image_id] for image_id in ids], dtype=np.int64)
 
     def scale(self, annotations: Annotations) -> Annotations:
         """The same boxes in training pixels."""
@@ -97,32 +98,52 @@ def load_images(
 ) -> ImageStore:
     """Decode `images` (files relative to `root`) to squares of `size` pixels.
 
-    folder: where a file keeps them if memory would not; None: always in memory. A file that is
-    there already is used as it is, without a look at the originals.
+    folder: where they go if memory is too small, or lie already; None: always in memory.
 
-    DatasetRefused names an image that is gone or whose content is not the registered one, or a disk
-    without room; Unavailable, a folder that cannot be written.
+    DatasetRefused for an image that is gone or has changed, or a full disk; Unavailable for a
+    `folder` that cannot be written.
     """
     root = Path(root).resolve()
-    ids = tuple(image.id for image in images)
-    sizes = np.array([(one.width, one.height) for one in images], dtype=np.float64).reshape(-1, 2)
+    load = partial(_load, root, size)
     if folder is not None:
-        file = folder.resolve() / f"{_digest(ids, size)}.npy"
+        ids, sizes = _ids_and_sizes(images)
+        digest = hashlib.sha256(json.dumps([VERSION, size, ids]).encode()).hexdigest()
+        file = folder.resolve() / f"{digest[:20]}.npy"
         if not file.exists() and not fit_in_memory(len(images) * 3 * size * size):
-            _fill(file, root, images, size, report)
+            _fill(file, load, images, size, report)
         if file.exists():
             return map_images(ids, sizes, file)
-    pixels = np.empty((len(images), 3, size, size), dtype=np.uint8)
-    done = 0
-    for chunk in _decoded(root, images, size, done, report):
-        pixels[done : done + len(chunk)] = chunk
-        done += len(chunk)
-    return ImageStore(ids, pixels, sizes, _positions(ids))
+    chunks = in_threads(load, images, "LOADING", report)
+    return _in_memory(images, size, chain.from_iterable(chunks))
+
+
+class Squeezed:
+    """Images at training size from `ingest`, so that they are decoded once: `add` is its sink."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._pixels: dict[str, ImageArray] | None = {}
+
+    def add(self, image_id: str, image: Image.Image) -> None:
+        pixels = self._pixels
+        if pixels is None:
+            return
+        if fit_in_memory((len(pixels) + 1) * 3 * self._size**2):
+            pixels[image_id] = squeezed(image, self._size)
+        else:
+            self._pixels = None
+
+    def store(self, images: Sequence[ImageRecord]) -> ImageStore | None:
+        """The store of these images; None if they do not fit in memory."""
+        pixels, self._pixels = self._pixels, None
+        if pixels is None:
+            return None
+        return _in_memory(images, self._size, (pixels.pop(image.id) for image in images))
 
 
 def map_images(ids: tuple[str, ...], sizes: FloatArray, file: Path) -> ImageStore:
     """The store whose pixels a finished file holds."""
-    return ImageStore(ids, np.load(file, mmap_mode="r"), sizes, _positions(ids), file)
+    return ImageStore(ids, np.load(file, mmap_mode="r"), sizes, file)
 
 
 def fit_in_memory(count: int) -> bool:
@@ -131,9 +152,7 @@ def fit_in_memory(count: int) -> bool:
 
 
 def memory_left() -> int:
-    """Bytes that may still be taken: of the machine or, if that is less, of its container (cgroup
-    2), whose cache of files counts as free.
-    """
+    """Free bytes of the machine or, if less, of its container (cgroup 2; file cache is free)."""
     left = psutil.virtual_memory().available
     try:
         limit = int((CGROUP / "memory.max").read_text())
@@ -145,66 +164,81 @@ def memory_left() -> int:
     return min(left, limit - used + cached)
 
 
-def _positions(ids: Sequence[str]) -> dict[str, int]:
-    return {name: row for row, name in enumerate(ids)}
+def _ids_and_sizes(images: Sequence[ImageRecord]) -> tuple[tuple[str, ...], FloatArray]:
+    sizes = np.array([(image.width, image.height) for image in images], float).reshape(-1, 2)
+    return tuple(image.id for image in images), sizes
 
 
-def _digest(ids: Sequence[str], size: int) -> str:
-    return hashlib.sha256(json.dumps([VERSION, size, ids]).encode()).hexdigest()[:20]
+def _in_memory(
+    images: Sequence[ImageRecord], size: int, decoded: Iterable[ImageArray]
+) -> ImageStore:
+    ids, sizes = _ids_and_sizes(images)
+    pixels = np.empty((len(ids), 3, size, size), dtype=np.uint8)
+    for row, image in enumerate(decoded):
+        pixels[row] = image
+    return ImageStore(ids, pixels, sizes)
 
 
-def _decoded(
-    root: Path, images: Sequence[ImageRecord], size: int, done: int, report: Report | None
-) -> Iterator[ImageArray]:
-    """The images after the first `done`, [K, 3, S, S] with K = CHUNK or, at last, fewer."""
-    total = len(images)
-    step = max(1, total // 100)
-
-    def load(image: ImageRecord) -> ImageArray:
-        return squeezed(_registered_image(root, image), size)
-
-    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="load")
+def _load(root: Path, size: int, image: ImageRecord) -> ImageArray:
+    """[3, S, S]; DatasetRefused if the file is not the registered one."""
     try:
-        for start in range(done, total, CHUNK):
-            chunk = []
-            for pixels in pool.map(load, images[start : start + CHUNK]):
-                chunk.append(pixels)
-                done += 1
-                if report is not None and (done % step == 0 or done == total):
-                    report(Progress("LOADING", done, total))
-            yield np.stack(chunk)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        data = read_image(root, root, image.file)
+        if content_id(data) != image.id:
+            raise InvalidInput(
+                image.file,
+                f"has changed since it was registered as {image.id}: restore it, or register the "
+                "dataset by a new name",
+            )
+        return squeezed(decode_image(data, image.file), size)
+    except InvalidInput as error:
+        raise DatasetRefused(error.where, error.what) from None
 
 
 # --- in a file ----------------------------------------------------------------------------------
 
 
 def _fill(
-    file: Path, root: Path, images: Sequence[ImageRecord], size: int, report: Report | None
+    file: Path,
+    load: Callable[[ImageRecord], ImageArray],
+    images: Sequence[ImageRecord],
+    size: int,
+    report: Report | None,
 ) -> None:
-    """Decode into `file`, or wait until another driver has."""
+    """Decode into `file`, or wait until another driver has. The lock ends with its process."""
     part = file.with_suffix(".part")
-
-    def wait() -> None:
-        if report is not None:
-            report(Progress("LOADING", _rows_in(part), len(images)))
-        time.sleep(WAIT_S)
-
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(file.with_suffix(".lock"), wait):
+        with file.with_suffix(".lock").open("wb") as lock:
+            while not _acquired(lock):
+                if report is not None:
+                    report(Progress("LOADING", _rows_in(part), len(images)))
+                time.sleep(WAIT_S)
             if file.exists():
                 return
             done = _rows_in(part)
-            _require_room(file.parent, (len(images) - done) * 3 * size * size)
+            needed = (len(images) - done) * 3 * size * size
+            free = shutil.disk_usage(file.parent).free
+            if free < needed:
+                raise DatasetRefused(
+                    str(file.parent),
+                    f"has {free:,} bytes free, and the decoded images need {needed:,}: make room, "
+                    "or lower detector.size",
+                )
             with part.open("r+b" if done else "wb") as out:
-                for chunk in _decoded(root, images, size, done, report):
-                    done = _append(out, done, chunk)
+                for chunk in in_threads(load, images, "LOADING", report, done):
+                    done = _append(out, done, np.stack(chunk))
             part.replace(file)
     except OSError as error:
         cause = f"{file.parent}: {error.strerror}"
         raise Unavailable("the folder of decoded images", cause) from error
+
+
+def _acquired(lock: BinaryIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _rows_in(part: Path) -> int:
@@ -216,62 +250,18 @@ def _rows_in(part: Path) -> int:
 
 
 def _append(out: BinaryIO, done: int, chunk: ImageArray) -> int:
-    """Write rows after the first `done`, and only when they are on the disk count them: the new
-    number of rows.
-    """
-    _write_header(out, done, chunk.shape[1:])
-    out.seek(done * chunk[0].nbytes, os.SEEK_CUR)
+    """Write rows after the first `done`; once they are on the disk, count them. The new number."""
+    out.seek(HEADER + done * chunk[0].nbytes)
     out.write(chunk.data)
     _flush(out)
-    _write_header(out, done + len(chunk), chunk.shape[1:])
-    _flush(out)
-    return done + len(chunk)
-
-
-def _write_header(out: BinaryIO, rows: int, shape: tuple[int, ...]) -> None:
-    """Of equal length whatever the rows: numpy leaves room for the first axis to grow."""
-    words = {"descr": "|u1", "fortran_order": False, "shape": (rows, *shape)}
+    rows = done + len(chunk)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (rows, *chunk.shape[1:])}
     out.seek(0)
-    np.lib.format.write_array_header_1_0(out, words)
+    np.lib.format.write_array_header_1_0(out, header)
+    _flush(out)
+    return rows
 
 
 def _flush(out: BinaryIO) -> None:
     out.flush()
     os.fsync(out.fileno())
-
-
-def _require_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise DatasetRefused(
-            str(folder),
-            f"has {free:,} bytes free, and the decoded images need {needed:,}: make room, or lower "
-            "detector.size",
-        )
-
-
-@contextmanager
-def _alone(lock: Path, wait: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock, which ends with its process; wait() while another holds it."""
-    with lock.open("wb") as held:
-        while True:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                wait()
-        yield
-
-
-def _registered_image(root: Path, image: ImageRecord) -> Image.Image:
-    try:
-        data = read_image(root, root, image.file)
-        if content_id(data) != image.id:
-            raise InvalidInput(
-                image.file,
-                f"has changed since it was registered as {image.id}: restore it, or register the "
-                "dataset by a new name",
-            )
-        return decode_image(data, image.file)
-    except InvalidInput as error:
-        raise DatasetRefused(error.where, error.what) from None

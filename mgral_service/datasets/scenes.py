@@ -1,6 +1,4 @@
-"""One scene of handwritten digits: a textured background, clutter, and digits of varied size,
-colour and contrast.
-"""
+"""One scene of handwritten digits, varied in size, colour and contrast, on a cluttered ground."""
 
 from __future__ import annotations
 
@@ -13,15 +11,31 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from mgral_service.domain.arrays import Float32Array, FloatArray, ImageArray, IntArray
 
-SMALLEST, LARGEST = 18 / 160, 64 / 160
-"""Height of a digit's cell as a share of the scene's side."""
-
-MOST_DIGITS = 6
 MOST_OVERLAP = 0.15
 """Of the smaller of two boxes."""
 
 INK = 0.35
 """Opacity from which a pixel belongs to a digit's box."""
+
+Box = tuple[int, int, int, int]
+"""xyxy pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class SceneStyle:
+    """What a scene holds: each pair is the least and the most.
+
+    digits     tried in a scene; one that finds no free place is left out
+    heights    of a digit's cell, as shares of the scene's side
+    fragments  pieces of digits, clutter that looks like ink
+    """
+
+    digits: tuple[int, int] = (1, 6)
+    heights: tuple[float, float] = (18 / 160, 64 / 160)
+    fragments: tuple[int, int] = (2, 7)
+
+
+CROWDED = SceneStyle()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,35 +48,48 @@ class Scene:
 
 
 def compose(
-    glyphs: Sequence[FloatArray], shares: FloatArray, size: int, rng: np.random.Generator
+    glyphs: Sequence[FloatArray],
+    shares: FloatArray,
+    size: int,
+    rng: np.random.Generator,
+    style: SceneStyle = CROWDED,
 ) -> Scene:
-    """A new scene of 1 to 6 digits.
+    """A new scene.
 
     glyphs  by digit, [G, 8, 8] ink in [0, 1]
     shares  [10] how often each digit is drawn, summing to 1
+    size    side of the scene, pixels
     """
     canvas = _background(size, rng)
     _draw_blobs(canvas, rng)
     _draw_strokes(canvas, int(rng.integers(2, 9)), rng)
-    every = np.concatenate(list(glyphs))
-    for _ in range(int(rng.integers(2, 8))):
-        _paste(canvas, _fragment(every, size, rng), rng)
-    boxes: list[tuple[int, int, int, int]] = []
+    all_glyphs = np.concatenate(list(glyphs))
+    for _ in range(rng.integers(*style.fragments, endpoint=True)):
+        fragment = _fragment(all_glyphs, size, style, rng)
+        height, width = fragment.shape
+        x, y = (int(rng.integers(max(1, size - side))) for side in (width, height))
+        _paste(canvas, fragment, (x, y), rng)
+    boxes: list[Box] = []
     digits: list[int] = []
-    for _ in range(int(rng.integers(1, MOST_DIGITS + 1))):
+    for _ in range(rng.integers(*style.digits, endpoint=True)):
         digit = int(rng.choice(len(glyphs), p=shares))
-        alpha = _render(glyphs[digit][rng.integers(len(glyphs[digit]))], size, rng)
-        at = _free_place(alpha, size, boxes, rng)
-        if at is not None:
-            _paste(canvas, alpha, rng, at)
-            boxes.append((at[0], at[1], at[0] + alpha.shape[1], at[1] + alpha.shape[0]))
+        alpha = _render(glyphs[digit][rng.integers(len(glyphs[digit]))], size, style, rng)
+        corner = _free_place(alpha, size, boxes, rng)
+        if corner is not None:
+            x, y = corner
+            _paste(canvas, alpha, corner, rng)
+            boxes.append((x, y, x + alpha.shape[1], y + alpha.shape[0]))
             digits.append(digit)
     _draw_strokes(canvas, int(rng.integers(0, 3)), rng)
     grain = rng.standard_normal(canvas.shape, dtype=np.float32)
     canvas += grain * np.float32(rng.uniform(2, 11))
     if rng.random() < 0.3:
-        canvas = _blurred(canvas, float(rng.uniform(0.4, 1.1)))
-    return Scene(_as_bytes(canvas), np.array(boxes, np.float64), np.array(digits, np.int64))
+        soft = Image.fromarray(_as_bytes(canvas)).filter(
+            ImageFilter.GaussianBlur(float(rng.uniform(0.4, 1.1)))
+        )
+        canvas = np.asarray(soft, dtype=np.float32)
+    xyxy = np.array(boxes, np.float64).reshape(-1, 4)
+    return Scene(_as_bytes(canvas), xyxy, np.array(digits, np.int64))
 
 
 def jitter(scene: Scene, rng: np.random.Generator) -> Scene:
@@ -137,11 +164,12 @@ def _draw_strokes(canvas: Float32Array, count: int, rng: np.random.Generator) ->
         _blend(canvas, soft, corner, _ink_colour(ground, rng), rng.uniform(0.4, 0.9))
 
 
-def _render(glyph: FloatArray, size: int, rng: np.random.Generator) -> FloatArray:
-    """[H, W] opacity of a digit in [0, 1], cut to its ink: enlarged, turned, slanted, its edge
-    sharpened.
-    """
-    cell = math.exp(rng.uniform(math.log(SMALLEST), math.log(LARGEST))) * size
+def _render(
+    glyph: FloatArray, size: int, style: SceneStyle, rng: np.random.Generator
+) -> FloatArray:
+    """[H, W] opacity of a digit: enlarged, turned, slanted, its edge sharpened, cut to its ink."""
+    least, most = style.heights
+    cell = math.exp(rng.uniform(math.log(least), math.log(most))) * size
     width = max(8, round(cell * rng.uniform(0.8, 1.1)))
     height = max(8, round(cell))
     large = _resized(np.pad(glyph, 2).astype(np.float32), round(width * 1.5), round(height * 1.5))
@@ -153,10 +181,6 @@ def _render(glyph: FloatArray, size: int, rng: np.random.Generator) -> FloatArra
     )
     faint = rng.uniform(0.25, 0.4)
     alpha = np.clip((np.asarray(slanted, dtype=np.float64) - faint) / 0.35, 0, 1)
-    return _cut_to_ink(alpha)
-
-
-def _cut_to_ink(alpha: FloatArray) -> FloatArray:
     inked = alpha > INK
     if not inked.any():
         return alpha
@@ -164,9 +188,11 @@ def _cut_to_ink(alpha: FloatArray) -> FloatArray:
     return alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _fragment(glyphs: FloatArray, size: int, rng: np.random.Generator) -> FloatArray:
+def _fragment(
+    glyphs: FloatArray, size: int, style: SceneStyle, rng: np.random.Generator
+) -> FloatArray:
     """[H, W] opacity of a piece of a digit: clutter that looks like ink."""
-    alpha = _render(glyphs[rng.integers(len(glyphs))], size, rng)
+    alpha = _render(glyphs[rng.integers(len(glyphs))], size, style, rng)
     height, width = (max(2, round(rng.uniform(0.4, 0.65) * side)) for side in alpha.shape)
     y = int(rng.integers(max(1, alpha.shape[0] - height + 1)))
     x = int(rng.integers(max(1, alpha.shape[1] - width + 1)))
@@ -174,10 +200,7 @@ def _fragment(glyphs: FloatArray, size: int, rng: np.random.Generator) -> FloatA
 
 
 def _free_place(
-    alpha: FloatArray,
-    size: int,
-    boxes: Sequence[tuple[int, int, int, int]],
-    rng: np.random.Generator,
+    alpha: FloatArray, size: int, boxes: Sequence[Box], rng: np.random.Generator
 ) -> tuple[int, int] | None:
     """x, y of the upper left corner, inside the scene and clear of `boxes`; None after 30 tries."""
     height, width = alpha.shape
@@ -190,28 +213,20 @@ def _free_place(
     return None
 
 
-def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> float:
+def _overlap(first: Box, second: Box) -> float:
     """Shared area as a share of the smaller box."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
     return max(width, 0) * max(height, 0) / min(areas)
 
 
 def _paste(
-    canvas: Float32Array,
-    alpha: FloatArray,
-    rng: np.random.Generator,
-    at: tuple[int, int] | None = None,
+    canvas: Float32Array, alpha: FloatArray, corner: tuple[int, int], rng: np.random.Generator
 ) -> None:
-    """Ink through `alpha` at x, y (anywhere if None), in a colour that stands off the ground."""
-    size, (height, width) = len(canvas), alpha.shape
-    if at is None:
-        at = (
-            int(rng.integers(max(1, size - width))),
-            int(rng.integers(max(1, size - height))),
-        )
-    ground = canvas[at[1] : at[1] + height, at[0] : at[0] + width]
+    """Ink through `alpha`, its upper left corner at x, y; its colour stands off the ground."""
+    x, y = corner
+    ground = canvas[y : y + alpha.shape[0], x : x + alpha.shape[1]]
     opacity = (alpha * rng.uniform(0.75, 1.0))[: ground.shape[0], : ground.shape[1], None]
     colour = _ink_colour(ground.mean((0, 1)), rng)
     ground += (opacity * (colour - ground)).astype(np.float32)
@@ -234,21 +249,12 @@ def _blend(
 
 def _ink_colour(ground: Float32Array, rng: np.random.Generator) -> FloatArray:
     """[3] darker or lighter than `ground` by 35 to 130, tinted."""
-    contrast = rng.uniform(35, 130)
-    lighter = rng.random() < 0.5
+    contrast, lighter = rng.uniform(35, 130), rng.random() < 0.5
     mean = float(ground.mean())
-    if mean + contrast > 250:
-        lighter = False
-    elif mean - contrast < 5:
-        lighter = True
+    lighter = mean + contrast <= 250 and (lighter or mean - contrast < 5)
     tint = rng.normal(0, 25, size=3)
     tint -= tint.mean()
     return np.clip(ground + (contrast if lighter else -contrast) + tint, 0, 255)
-
-
-def _blurred(canvas: Float32Array, radius: float) -> Float32Array:
-    soft = Image.fromarray(_as_bytes(canvas)).filter(ImageFilter.GaussianBlur(radius))
-    return np.asarray(soft, dtype=np.float32)
 
 
 def _resized(layer: Float32Array, width: int, height: int) -> Float32Array:

@@ -1,13 +1,12 @@
-"""What a step trains on: which images, seen how. Every draw comes from the seed, none from another.
+"""The batches of a training: which images, and how they are augmented.
 
-Labelled and unlabelled images have generators of their own, so two proxies with one seed see the
-same labelled images in the same order through the same views, whatever batch is attached to either
-(common random numbers).
+Labelled and unlabelled images have generators of their own (common random numbers): proxies with
+one seed meet the same labelled images in the same order, whatever else trains with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,92 +14,102 @@ import torch
 from torch import Tensor
 
 from mgral_service.datasets.augment import augment
-from mgral_service.detectors.net import Seen, Targets
+from mgral_service.datasets.loading import ImageStore
+from mgral_service.detectors.net import NetInput, Targets
 from mgral_service.domain.arrays import IntArray
+from mgral_service.domain.boxes import Annotations
 from mgral_service.domain.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TrainingSet:
-    """pixels [L, 3, S, S] uint8 with their targets, and unlabelled [U, 3, S, S]; U may be 0."""
-
-    pixels: Tensor
-    targets: Targets
-    unlabelled: Tensor
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """seen: images, or their features; the first ones, as many as `targets`, are labelled.
+    """inputs: images, or their features; the first ones, as many as `targets`, are labelled.
 
     mirrored: gives features of the mirrored images; None for images, which can be flipped.
     """
 
-    seen: Seen
+    inputs: NetInput
     targets: Targets
     mirrored: Callable[[], tuple[Tensor, ...]] | None = None
 
     @property
     def images(self) -> Tensor:
-        """TypeError if only their features were kept."""
-        if not isinstance(self.seen, Tensor):
+        """TypeError for a batch of features."""
+        if not isinstance(self.inputs, Tensor):
             raise TypeError("this batch holds features, not images")
-        return self.seen
+        return self.inputs
 
-    def both(self) -> Seen:
+    def with_mirrored(self) -> NetInput:
         """The batch, and after it the same images mirrored."""
-        if isinstance(self.seen, Tensor):
-            return torch.cat([self.seen, self.seen.flip(-1)])
+        if isinstance(self.inputs, Tensor):
+            return torch.cat([self.inputs, self.inputs.flip(-1)])
         assert self.mirrored is not None
-        pairs = zip(self.seen, self.mirrored(), strict=True)
+        pairs = zip(self.inputs, self.mirrored(), strict=True)
         return tuple(torch.cat(pair) for pair in pairs)
 
 
-class Order:
-    """Which images come next, by seed: labelled, and in equal number unlabelled if there are any.
+def order(
+    labelled: int, unlabelled: int, size: int, seed: int
+) -> Iterator[tuple[IntArray, IntArray]]:
+    """Positions of the next labelled images, and of as many unlabelled ones if there are any.
 
-    Both are shuffled anew each time all have been seen. InvalidInput without a labelled image.
+    `size` together, each pass in another order. InvalidInput without a labelled image.
     """
-
-    def __init__(self, labelled: int, unlabelled: int, size: int, seed: int) -> None:
-        if labelled == 0:
-            raise InvalidInput("labelled", "a detector needs one labelled image at least")
-        order, view, other_order, other_view = (
-            np.random.default_rng([seed, stream]) for stream in range(4)
+    if labelled == 0:
+        raise InvalidInput("labelled", "a detector needs one labelled image at least")
+    own_count = size // 2 if unlabelled else size
+    own, other = (
+        shuffled(count, np.random.default_rng([seed, stream]))
+        for count, stream in ((labelled, 0), (unlabelled, 2))
+    )
+    while True:
+        yield (
+            np.fromiter(own, np.int64, own_count),
+            np.fromiter(other, np.int64, size - own_count),
         )
-        self.view, self.other_view = view, other_view
-        self._many = size if unlabelled == 0 else size // 2
-        self._few = size - self._many
-        self._rows = shuffled(labelled, order)
-        self._other_rows = shuffled(unlabelled, other_order) if self._few else iter(())
 
-    def take(self) -> tuple[IntArray, IntArray]:
-        """Positions of the next labelled and of the next unlabelled images."""
-        return _take(self._rows, self._many), _take(self._other_rows, self._few)
+
+def augmentation_rngs(seed: int) -> tuple[np.random.Generator, np.random.Generator]:
+    """Of labelled and of unlabelled images."""
+    return np.random.default_rng([seed, 1]), np.random.default_rng([seed, 3])
 
 
 def shuffled(count: int, rng: np.random.Generator) -> Iterator[int]:
-    """Positions 0..count-1 without end, each pass in another order."""
-    while True:
+    """Positions 0..count-1 without end, each pass in another order; none if `count` is 0."""
+    while count:
         yield from rng.permutation(count).tolist()
 
 
-def draw_batches(train: TrainingSet, size: int, seed: int) -> Iterator[Batch]:
-    """Without end: `size` images, each seen through a view of its own."""
-    order = Order(len(train.pixels), len(train.unlabelled), size, seed)
-    while True:
-        rows, other = (torch.from_numpy(one) for one in order.take())
-        some = train.targets.rows(rows)
-        images, boxes, labels = augment(train.pixels[rows], some.boxes, some.labels, order.view)
-        if len(other):
-            images = torch.cat([images, _unlabelled(train.unlabelled[other], order.other_view)])
-        yield Batch(images, Targets(boxes, labels))
+def draw_batches(
+    images: ImageStore,
+    device: torch.device,
+    truth: Annotations,
+    unlabelled: Sequence[str],
+    size: int,
+    seed: int,
+) -> Iterator[Batch]:
+    """Without end: `size` augmented images of `truth` (boxes in original pixels) and `unlabelled`.
 
-
-def _unlabelled(pixels: Tensor, rng: np.random.Generator) -> Tensor:
-    boxes = torch.zeros(len(pixels), 1, 4, device=pixels.device)
-    return augment(pixels, boxes, boxes[..., 0].long(), rng)[0]
-
-
-def _take(rows: Iterator[int], count: int) -> IntArray:
-    return np.fromiter(rows, np.int64, count)
+    Ids are sorted, so the same images train the same weights in whatever order they are named.
+    """
+    labelled, unlabelled = sorted(truth.ids), sorted(unlabelled)
+    pixels, unlabelled_pixels = (
+        torch.from_numpy(images.pixels[images.rows(ids)]).to(device)
+        for ids in (labelled, unlabelled)
+    )
+    targets = Targets.of(images.scale(truth), labelled, device)
+    rng, unlabelled_rng = augmentation_rngs(seed)
+    for own_rows, unlabelled_rows in order(len(labelled), len(unlabelled), size, seed):
+        rows = torch.from_numpy(own_rows)
+        drawn = targets.rows(rows)
+        inputs, boxes, labels = augment(pixels[rows], drawn.boxes, drawn.labels, rng)
+        if len(unlabelled_rows):
+            no_boxes = torch.zeros(len(unlabelled_rows), 1, 4, device=device)
+            more, _, _ = augment(
+                unlabelled_pixels[torch.from_numpy(unlabelled_rows)],
+                no_boxes,
+                no_boxes[..., 0].long(),
+                unlabelled_rng,
+            )
+            inputs = torch.cat([inputs, more])
+        yield Batch(inputs, Targets(boxes, labels))

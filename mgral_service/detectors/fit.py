@@ -1,11 +1,9 @@
-"""Training: L_S + w(t) L_U, averaged weights. No metric and no checkpoint policy."""
+"""Training: L_S + w(t) L_U, ending with averaged weights. No metric and no checkpoint policy."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from math import cos, exp, isfinite, pi
 
 import numpy as np
@@ -13,8 +11,8 @@ import torch
 from torch import Tensor
 
 from mgral_service.detectors.batches import Batch
-from mgral_service.detectors.consistency import ConsistencyLoss
 from mgral_service.detectors.net import DetectorNet
+from mgral_service.detectors.objectives.consistency import ConsistencyLoss, Views
 from mgral_service.domain.errors import MgralError
 from mgral_service.domain.specs import DetectorSpec
 
@@ -23,59 +21,13 @@ MOMENTUM = 0.9
 CLIP = 5.0
 FINAL_RATE = 0.02
 DROP = 0.1
-AVERAGED = 0.1
+AVERAGED = 0.1  # share of the run over which weights are averaged
 REPORT_EVERY = 10
 RISE, FALL = 0.267, 0.167
 
 
 class TrainingDiverged(MgralError):
     """The loss is no longer a number; the weights are of no use."""
-
-    def __init__(self, step: int, loss: float) -> None:
-        super().__init__(step, loss)
-        self.step, self.loss = step, loss
-
-    def __str__(self) -> str:
-        return (
-            f"the loss became {self.loss} at step {self.step}: lower detector.learning_rate, "
-            "or look for broken boxes among the training images"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to train; the fields are DetectorSpec's.
-
-    until    steps after which the run ends, on the schedule of `steps`; None: after all
-    average  it ends with averaged weights; False: with the last
-    """
-
-    steps: int
-    learning_rate: float
-    optimiser: str = "adamw"
-    warmup: float = 0.1
-    schedule: str = "cosine"
-    drops: tuple[float, ...] = ()
-    precision: str = "auto"
-    until: int | None = None
-    average: bool = True
-
-    @classmethod
-    def of(
-        cls, spec: DetectorSpec, steps: int, until: int | None = None, average: bool = True
-    ) -> Recipe:
-        """A detector's, over another number of steps."""
-        return cls(
-            steps,
-            spec.learning_rate,
-            spec.optimiser,
-            spec.warmup,
-            spec.schedule,
-            spec.drops,
-            spec.precision,
-            until,
-            average,
-        )
 
 
 def consistency_weight(step: int, steps: int) -> float:
@@ -90,64 +42,60 @@ def consistency_weight(step: int, steps: int) -> float:
     return exp(-12.5 * (1 - (steps - step) / fall) ** 2)
 
 
-def rate(step: int, recipe: Recipe) -> float:
+def rate(step: int, spec: DetectorSpec) -> float:
     """Share of the learning rate: a linear warm-up, then half a cosine, or drops to a tenth."""
-    warm = round(recipe.warmup * recipe.steps)
+    steps, advanced = spec.steps, spec.advanced
+    warm = round(advanced.warmup * steps)
     if step < warm:
         return (step + 1) / warm
-    if recipe.schedule == "steps":
-        return DROP ** sum(step >= drop * recipe.steps for drop in recipe.drops)
-    done = (step - warm) / max(1, recipe.steps - warm)
+    if advanced.schedule == "steps":
+        return DROP ** sum(step >= drop * steps for drop in advanced.drops)
+    done = (step - warm) / max(1, steps - warm)
     return FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + cos(pi * done))
 
 
 def fit(
     net: DetectorNet,
     batches: Iterator[Batch],
-    recipe: Recipe,
+    spec: DetectorSpec,
     report: Callable[[int, float], None],
     objective: ConsistencyLoss | None = None,
     seed: int = 0,
-    pauses: Collection[int] = (),
-    look: Callable[[int], None] | None = None,
 ) -> None:
-    """Train `net` where it stands; it ends as `recipe.average` says, in evaluation mode.
+    """Train `net` for spec.steps; it ends with averaged weights, in evaluation mode.
 
-    report(step, loss) is called every ten steps and at the end, look(step) after the steps in
-    `pauses`, with the net as if it ended there. TrainingDiverged for a loss that is not finite.
+    Every ten steps and at the end: report(step, loss), TrainingDiverged if that is not finite.
     """
     rng = np.random.default_rng([seed, 4])
     groups = net.learning_rates()
-    learnt = [weight for weights, _ in groups for weight in weights]
-    average = [weight.detach().clone() for weight in learnt]
-    optimiser = _optimiser(groups, recipe)
+    trained = [weight for weights, _ in groups for weight in weights]
+    average = [weight.detach().clone() for weight in trained]
+    optimiser = _optimiser(groups, spec)
     teacher = None
-    if objective is not None and objective.taught:
+    if objective is not None and objective.needs_teacher:
         teacher = _teacher(net, average)
-    last = recipe.steps if recipe.until is None else min(recipe.until, recipe.steps)
     net.train()
-    for step in range(last):
-        loss = _loss(net, next(batches), objective, teacher, recipe, step, rng)
+    for step in range(spec.steps):
+        loss = _loss(net, next(batches), objective, teacher, spec, step, rng)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        size = torch.nn.utils.clip_grad_norm_(learnt, CLIP)
+        norm = torch.nn.utils.clip_grad_norm_(trained, CLIP)
         for group, (_, share) in zip(optimiser.param_groups, groups, strict=True):
-            group["lr"] = share * recipe.learning_rate * rate(step, recipe)
+            group["lr"] = share * spec.learning_rate * rate(step, spec)
         optimiser.step()
-        kept = max(1 / (step + 2), 1 / (1 + AVERAGED * recipe.steps))
-        torch._foreach_lerp_(average, [weight.detach() for weight in learnt], kept)
+        newest = max(1 / (step + 2), 1 / (1 + AVERAGED * spec.steps))
+        torch._foreach_lerp_(average, [weight.detach() for weight in trained], newest)
         done = step + 1
-        if done % REPORT_EVERY == 0 or done == last:
+        if done % REPORT_EVERY == 0 or done == spec.steps:
             value = float(loss.detach())
-            if not (isfinite(value) and isfinite(float(size))):
-                raise TrainingDiverged(done, value)
+            if not (isfinite(value) and isfinite(float(norm))):
+                raise TrainingDiverged(
+                    f"the loss became {value} at step {done}: lower detector.learning_rate, or "
+                    "look for broken boxes among the training images"
+                )
             report(done, value)
-        if look is not None and done in pauses and done < last:
-            with _paused(net, learnt, average if recipe.average else None):
-                look(done)
-    if recipe.average:
-        with torch.no_grad():
-            torch._foreach_copy_([weight.data for weight in learnt], average)
+    with torch.no_grad():
+        torch._foreach_copy_([weight.data for weight in trained], average)
     net.eval()
 
 
@@ -156,60 +104,44 @@ def _loss(
     batch: Batch,
     objective: ConsistencyLoss | None,
     teacher: DetectorNet | None,
-    recipe: Recipe,
+    spec: DetectorSpec,
     step: int,
     rng: np.random.Generator,
 ) -> Tensor:
-    """L_S + w(t) L_U of one batch: convolutions in the recipe's precision, losses in fp32."""
+    """L_S + w(t) L_U of a batch: convolutions in the precision of `spec`, losses in fp32."""
     labelled = len(batch.targets.labels)
-    views = None if objective is None else objective.views(batch, rng)
-    target = None
-    inputs = views.inputs if views else (batch.seen,)
-    with net.in_precision(recipe.precision):
+    views = Views((batch.inputs,)) if objective is None else objective.views(batch, rng)
+    inputs, target = views.inputs, None
+    with net.in_precision(spec.advanced.precision):
         if teacher is not None:
-            seen = batch.seen
-            if net.freeze and isinstance(seen, Tensor):  # one backbone, one pass for both
-                seen = net.features(seen)
-                inputs = tuple(seen if one is batch.seen else one for one in inputs)
+            shared = batch.inputs
+            if net.freeze and isinstance(shared, Tensor):  # both have one backbone: run it once
+                shared = net.features(shared)
+                inputs = tuple(shared if view is batch.inputs else view for view in inputs)
             with torch.no_grad():
-                target = teacher(seen).float()
-        raw = [net(one).float() for one in inputs]
+                target = teacher(shared).float()
+        raw = [net(view).float() for view in inputs]
     loss = net.supervised_loss(raw[0].rows(0, labelled), batch.targets)
-    if objective is None or views is None:
+    if objective is None:
         return loss
-    return loss + consistency_weight(step, recipe.steps) * objective.loss(net, raw, views, target)
+    return loss + consistency_weight(step, spec.steps) * objective.loss(net, raw, views, target)
 
 
 def _optimiser(
-    groups: list[tuple[list[torch.nn.Parameter], float]], recipe: Recipe
+    groups: list[tuple[list[torch.nn.Parameter], float]], spec: DetectorSpec
 ) -> torch.optim.Optimizer:
     params = [{"params": weights} for weights, _ in groups]
-    if recipe.optimiser == "sgd":
+    if spec.advanced.optimiser == "sgd":
         return torch.optim.SGD(
-            params, recipe.learning_rate, MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True
+            params, spec.learning_rate, MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True
         )
     return torch.optim.AdamW(params, weight_decay=WEIGHT_DECAY, fused=True)
 
 
 def _teacher(net: DetectorNet, average: list[Tensor]) -> DetectorNet:
-    """The same network over the averaged weights, which `fit` moves in place."""
+    """The same network with the averaged weights, which `fit` updates in place."""
     teacher = copy.deepcopy(net).eval().requires_grad_(False)
-    learnt = [weight for weights, _ in teacher.learning_rates() for weight in weights]
-    for weight, mean in zip(learnt, average, strict=True):
+    trained = [weight for weights, _ in teacher.learning_rates() for weight in weights]
+    for weight, mean in zip(trained, average, strict=True):
         weight.data = mean
     return teacher
-
-
-@contextmanager
-def _paused(
-    net: DetectorNet, learnt: list[torch.nn.Parameter], average: list[Tensor] | None
-) -> Iterator[None]:
-    """The net in evaluation mode, with the averaged weights if given; then as it was."""
-    now = [weight.detach().clone() for weight in learnt]
-    with torch.no_grad():
-        if average is not None:
-            torch._foreach_copy_([weight.data for weight in learnt], average)
-        net.eval()
-        yield
-        torch._foreach_copy_([weight.data for weight in learnt], now)
-    net.train()

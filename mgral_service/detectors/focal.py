@@ -1,6 +1,4 @@
-"""RetinaNet's matching and losses over a whole batch at once; equal to torchvision's, image by
-image.
-"""
+"""RetinaNet's matching and losses over a whole batch; equal to torchvision's, image by image."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from torch import Tensor
 from torchvision.models.detection._utils import encode_boxes
 from torchvision.ops import sigmoid_focal_loss
 
-from mgral_service.detectors.matching import pairwise_iou
+from mgral_service.detectors.matching import object_iou
 from mgral_service.detectors.net import Targets
 
 POSITIVE_IOU = 0.5
@@ -24,10 +22,7 @@ def assign(targets: Targets, anchors: Tensor) -> Tensor:
     An anchor takes the object it overlaps most if by 0.5 or more, and whatever the overlap if no
     anchor overlaps one of the objects more than it does.
     """
-    real = targets.labels > 0
-    iou = torch.where(
-        real[:, :, None], pairwise_iou(targets.boxes, anchors), torch.full((), -1.0).to(anchors)
-    )
+    iou = object_iou(targets, anchors)
     best, nearest = iou.max(1)
     rest = torch.where(best >= NEGATIVE_IOU, BETWEEN, BACKGROUND)
     highest = iou.amax(2, keepdim=True)
@@ -46,14 +41,14 @@ def focal_losses(
     matched = assign(targets, anchors)
     positive = matched >= 0
     count = positive.sum(1).clamp(min=1)
-    at_image, at_anchor = positive.nonzero(as_tuple=True)
-    chosen = matched[at_image, at_anchor]
-    wanted = encode_boxes(
-        targets.boxes[at_image, chosen], anchors[at_anchor], torch.ones(4, device=anchors.device)
+    image, anchor = positive.nonzero(as_tuple=True)
+    objects = matched[image, anchor]
+    expected = encode_boxes(
+        targets.boxes[image, objects], anchors[anchor], torch.ones(4, device=anchors.device)
     )
-    off = F.l1_loss(deltas[at_image, at_anchor], wanted, reduction="none").sum(-1)
+    distance = F.l1_loss(deltas[image, anchor], expected, reduction="none").sum(-1)
     present = torch.zeros_like(logits)
-    present[at_image, at_anchor, targets.labels[at_image, chosen] - 1] = 1.0
+    present[image, anchor, targets.labels[image, objects] - 1] = 1.0
     focal = sigmoid_focal_loss(logits, present).sum(-1)
     classes = torch.where(matched == BETWEEN, 0, focal).sum(1) / count
-    return (off / count[at_image]).sum() / len(logits), classes.mean()
+    return (distance / count[image]).sum() / len(logits), classes.mean()

@@ -2,68 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from time import monotonic
-from typing import Any
 
 import numpy as np
 import torch
 
 from mgral_service.datasets.loading import ImageStore
-from mgral_service.detectors import DETECTORS, OBJECTIVES
-from mgral_service.detectors.bank import FeatureBank
-from mgral_service.detectors.batches import Batch, TrainingSet, draw_batches
-from mgral_service.detectors.consistency import ConsistencyLoss
-from mgral_service.detectors.fit import Recipe, TrainingDiverged, fit
-from mgral_service.detectors.net import DetectorNet, Targets, computes_in_bf16
-from mgral_service.detectors.observe import LOOSE, Suppression, observe
+from mgral_service.detectors import DETECTORS, build_objective, objective_of
+from mgral_service.detectors.batches import Batch, draw_batches
+from mgral_service.detectors.feature_cache import FeatureCache
+from mgral_service.detectors.fit import TrainingDiverged, fit
+from mgral_service.detectors.net import DetectorNet, NetInput, computes_in_bf16
+from mgral_service.detectors.predict import LOOSE, Suppression, predict
 from mgral_service.detectors.weights import read_weights
 from mgral_service.detectors.winograd import speed_up
-from mgral_service.domain.boxes import Annotations, PoolObservation
-from mgral_service.domain.curve import extrapolated
+from mgral_service.domain.boxes import Annotations, PoolPredictions
 from mgral_service.domain.errors import InvalidInput
 from mgral_service.domain.ports import NOTHING, Report, RewardMetric, Weights
 from mgral_service.domain.records import Progress, ProxyResult, ProxySpec, Status
 from mgral_service.domain.specs import DetectorSpec, TableSpec
 
-LAST_PART = 0.2  # of a run, over which checkpoints are spread
+Draw = Callable[[Annotations, Sequence[str], int, int], Iterator[Batch]]
+"""Batches of annotated and unlabelled images, by size and seed."""
+
+FeaturesOf = Callable[[Sequence[str]], NetInput]
+"""Of images by id."""
 
 
 def build(spec: DetectorSpec, classes: Sequence[str], device: torch.device) -> DetectorNet:
     """The network that `spec` names, on the device and with its initial weights of seed 0.
 
-    In precision "auto" an ssd300 computes by Winograd's algorithm on processors without bf16.
+    In precision "auto", on processors without bf16, a net may compute by Winograd's algorithm.
     """
-    net = DETECTORS[spec.name](len(classes), spec.size, spec.freeze_backbone)
+    net = DETECTORS[spec.name].build(len(classes), spec.size, spec.freeze_backbone)
     if spec.weights is not None:
         net.load_pretrained(read_weights(spec.weights))
-    net.initialise(0)
     cpu = device.type == "cpu"
-    if net.winograd and cpu and spec.precision == "auto" and not computes_in_bf16("cpu"):
+    if net.winograd and cpu and spec.advanced.precision == "auto" and not computes_in_bf16("cpu"):
         speed_up(net)
     return net.to(device).to(memory_format=torch.channels_last)
 
 
-def training_set(
-    images: ImageStore, truth: Annotations, batch: Sequence[str], device: torch.device
-) -> TrainingSet:
-    """The images of `truth` with its boxes (original pixels), and those of `batch` without any.
-
-    Ids are sorted, so the same images train the same weights in whatever order they are named.
-    """
-    labelled, unlabelled = sorted(truth.ids), sorted(batch)
-    return TrainingSet(
-        torch.from_numpy(images.pixels[images.rows(labelled)]).to(device),
-        Targets.of(images.scale(truth), labelled, device),
-        torch.from_numpy(images.pixels[images.rows(unlabelled)]).to(device),
-    )
+def _inputs(
+    net: DetectorNet, images: ImageStore, augmentations: int
+) -> tuple[Draw, FeaturesOf | None]:
+    """What draws batches, and what gives features to predict from: None where none are kept."""
+    if net.freeze and augmentations:
+        cache = FeatureCache(net, images, augmentations)
+        return cache.draw_batches, cache.plain
+    return partial(draw_batches, images, net.anchors.device), None
 
 
 class TaskDetector:
-    """ports.Detector: supervised training, then observation and scoring with the averaged weights.
+    """ports.Detector: supervised training, then predictions and scoring with the averaged weights.
 
     `images` holds every image it will meet; annotations and detections are in original pixels.
+    Where detector.advanced.augmentations applies, features are kept from one call to the next.
     """
 
     def __init__(
@@ -76,42 +73,52 @@ class TaskDetector:
         device: str = "cpu",
     ) -> None:
         self._spec, self._images, self._metric, self._seed = spec, images, metric, seed
-        self._device = torch.device(device)
-        self._net = build(spec, classes, self._device)
+        self._net = build(spec, classes, torch.device(device))
+        self._draw, self._features = _inputs(self._net, images, spec.advanced.augmentations)
 
     def fit(self, train: Annotations, report: Report) -> None:
-        """From the initial weights; InvalidInput without an image, TrainingDiverged for a loss that
-        is not finite.
-        """
+        """From the initial weights. InvalidInput without an image; TrainingDiverged."""
         spec = self._spec
-        data = training_set(self._images, train, (), self._device)
         self._net.initialise(self._seed)
         fit(
             self._net,
-            draw_batches(data, spec.batch, self._seed),
-            Recipe.of(spec, spec.steps),
+            self._draw(train, (), spec.batch, self._seed),
+            spec,
             lambda step, loss: report(
                 Progress(Status.FITTING.value, step, spec.steps, {"loss": loss})
             ),
         )
 
-    def observe(self, ids: Sequence[str], report: Report) -> PoolObservation:
-        """Detections of probability .05 or more, for strategies and people to look at."""
-
-        def tell(done: int) -> None:
-            report(Progress(Status.OBSERVING.value, done, len(ids)))
-
-        self._net.eval()
-        precision = self._spec.precision
-        return observe(self._net, self._images, ids, Suppression(), tell, precision=precision)
+    def predict(self, ids: Sequence[str], report: Report) -> PoolPredictions:
+        """Sorted by id; detections of probability .05 or more, for strategies and people."""
+        return self._predict(
+            sorted(ids),
+            Suppression(),
+            lambda done: report(Progress(Status.PREDICTING.value, done, len(ids))),
+        )
 
     def score(self, truth: Annotations) -> float:
-        self._net.eval()
-        seen = observe(self._net, self._images, truth.ids, LOOSE, precision=self._spec.precision)
-        return self._metric(seen.detections, truth)
+        """mAP of the fitted detector on these images, a fraction."""
+        return self._metric(self._predict(truth.ids, LOOSE).detections, truth)
 
-    def state(self) -> Mapping[str, np.ndarray[Any, Any]]:
+    def state(self) -> Weights:
+        """A copy of the weights by name."""
         return {name: value.cpu().numpy().copy() for name, value in self._net.state_dict().items()}
+
+    def _predict(
+        self, ids: Sequence[str], rule: Suppression, progress: Callable[[int], None] | None = None
+    ) -> PoolPredictions:
+        self._net.eval()
+        precision = self._spec.advanced.precision
+        return predict(self._net, self._images, ids, rule, progress, self._features, precision)
+
+
+def fold_spec(detector: DetectorSpec, table: TableSpec) -> DetectorSpec:
+    """Of the detectors of folds: the task detector's, on kept features where proxies use them."""
+    views = detector.advanced.augmentations or table.advanced.augmentations
+    if not detector.freeze_backbone:
+        return detector
+    return replace(detector, advanced=replace(detector.advanced, augmentations=views))
 
 
 class LocalProxyTrainer:
@@ -119,7 +126,6 @@ class LocalProxyTrainer:
     `starts` alone.
 
     annotations  of the labelled and the scoring images at least, original pixels
-    scoring      ids that score proxies, those of which train one excepted (ProxySpec.scoring)
     """
 
     def __init__(
@@ -129,96 +135,54 @@ class LocalProxyTrainer:
         classes: Sequence[str],
         images: ImageStore,
         annotations: Annotations,
-        scoring: Sequence[str],
         metric: RewardMetric,
         device: str = "cpu",
     ) -> None:
-        self._spec, self._table, self._images, self._metric = detector, table, images, metric
-        until = None if table.stop == 1 else max(1, round(table.stop * table.steps))
-        recipe = Recipe.of(detector, table.steps, until, table.average)
-        self._recipe = replace(recipe, learning_rate=table.rate * detector.learning_rate)
-        self._pauses = pauses(table)
-        self._objective: ConsistencyLoss = OBJECTIVES[table.objective]()
+        advanced = table.advanced
+        rate = advanced.rate * detector.learning_rate
+        self._spec = replace(detector, steps=table.steps, learning_rate=rate)
+        self._repeats, self._images, self._metric = advanced.repeats, images, metric
         self._annotations = annotations
-        self._scoring = tuple(scoring)
-        self._device = torch.device(device)
-        self._net = build(detector, classes, self._device)
-        self._bank = None
-        if table.views:
-            self._bank = FeatureBank(self._net, images, annotations, table.views)
+        self._objective = build_objective(objective_of(detector, table))
+        self._net = build(detector, classes, torch.device(device))
+        self._anew = _inputs(self._net, images, 0)
+        self._cached = _inputs(self._net, images, advanced.augmentations)
 
     def train(
-        self, specs: Sequence[ProxySpec], starts: Mapping[int, Weights] = NOTHING
+        self, specs: Sequence[ProxySpec], starts: Mapping[int | None, Weights] = NOTHING
     ) -> Iterator[ProxyResult]:
-        """In the order given. A proxy whose loss is no number gives a result without score; other
-        errors rise.
-        """
+        """In the order given; without score if the loss is no number. Other errors rise."""
         for spec in specs:
             began = monotonic()
             score, cause = None, None
             try:
-                seeds = range(spec.seed, spec.seed + self._table.repeats)
-                start = starts.get(spec.rotation)
-                score = float(np.mean([self._score(replace(spec, seed=s), start) for s in seeds]))
+                seeds = range(spec.seed, spec.seed + self._repeats)
+                score = float(np.mean([self._score(spec, seed, starts) for seed in seeds]))
             except TrainingDiverged as error:
                 cause = str(error)
             yield ProxyResult(spec.index, score, monotonic() - began, cause)
 
-    def _score(self, spec: ProxySpec, start: Weights | None) -> float:
-        truth = self._annotations.subset(spec.scoring or self._scoring)
-        both = {*truth.ids} & {*spec.labelled, *spec.batch}
+    def _score(self, spec: ProxySpec, seed: int, starts: Mapping[int | None, Weights]) -> float:
+        both = {*spec.scoring} & {*spec.labelled, *spec.unlabelled}
         if both:
             raise InvalidInput(f"image {min(both)}", "trains a proxy and scores it: choose one")
-        self._net.initialise(spec.seed)
-        if start is not None:
+        self._net.initialise(seed)
+        if spec.fold in starts:
+            start = starts[spec.fold]
             self._net.load_state_dict({name: torch.tensor(start[name]) for name in start})
-        curve: list[tuple[int, float]] = []
-
-        def look(step: int) -> None:
-            curve.append((step, self._map(truth)))
-
+        needs_images = spec.unlabelled and self._objective.makes_images
+        draw, features = self._anew if needs_images else self._cached
+        truth = self._annotations.subset(spec.labelled)
         fit(
             self._net,
-            self._batches(spec),
-            self._recipe,
+            draw(truth, spec.unlabelled, self._spec.batch, seed),
+            self._spec,
             lambda step, loss: None,
-            self._objective if spec.batch else None,
-            spec.seed,
-            self._pauses,
-            look,
+            self._objective if spec.unlabelled else None,
+            seed,
         )
-        look(self._recipe.until or self._recipe.steps)
-        steps, maps = (np.array(column, dtype=np.float64) for column in zip(*curve, strict=True))
-        if self._recipe.until is None:
-            return float(maps.mean())
-        return extrapolated(steps, maps, self._recipe.steps)
-
-    def _batches(self, spec: ProxySpec) -> Iterator[Batch]:
-        if self._bank is None:
-            truth = self._annotations.subset(spec.labelled)
-            data = training_set(self._images, truth, spec.batch, self._device)
-            return draw_batches(data, self._spec.batch, spec.seed)
-        labelled, batch = sorted(spec.labelled), sorted(spec.batch)
-        return self._bank.draw_batches(labelled, batch, self._spec.batch, spec.seed)
-
-    def _map(self, truth: Annotations) -> float:
-        """mAP as the net stands, on the images of `truth`."""
-        kept = None if self._bank is None else self._bank.plain
-        seen = observe(
-            self._net,
-            self._images,
-            truth.ids,
-            LOOSE,
-            features=kept,
-            precision=self._spec.precision,
+        precision = self._spec.advanced.precision
+        predictions = predict(
+            self._net, self._images, spec.scoring, LOOSE, features=features, precision=precision
         )
-        return self._metric(seen.detections, truth)
-
-
-def pauses(table: TableSpec) -> tuple[int, ...]:
-    """Steps before the end after which a proxy is scored as well."""
-    if table.stop < 1:
-        until = table.stop * table.steps
-        return tuple(sorted({max(1, round(until * share)) for share in (0.5, 0.75)}))
-    gap = LAST_PART * table.steps / max(1, table.checkpoints - 1)
-    return tuple(max(1, round(table.steps - gap * at)) for at in range(1, table.checkpoints))
+        return self._metric(predictions.detections, self._annotations.subset(spec.scoring))

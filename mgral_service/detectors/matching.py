@@ -1,13 +1,11 @@
-"""SSD's anchors, matching and loss over a whole batch at once; equal to torchvision's, image by
-image.
-"""
+"""SSD's matching and loss over a whole batch; equal to torchvision's, image by image."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.models.detection._utils import BoxCoder, encode_boxes
+from torchvision.models.detection._utils import encode_boxes
 
 from mgral_service.detectors.net import Targets
 
@@ -29,6 +27,12 @@ def pairwise_iou(boxes: Tensor, anchors: Tensor) -> Tensor:
     return overlap / areas.sub_(overlap)
 
 
+def object_iou(targets: Targets, anchors: Tensor) -> Tensor:
+    """[B, G, A] of the objects and the anchors [A, 4]; -1 for padding."""
+    iou = pairwise_iou(targets.boxes, anchors)
+    return iou.masked_fill(targets.labels[:, :, None] == 0, -1.0)
+
+
 def match(targets: Targets, anchors: Tensor) -> Tensor:
     """[B, A] the object each anchor answers for, -1 for none (torchvision's SSDMatcher).
 
@@ -36,9 +40,7 @@ def match(targets: Targets, anchors: Tensor) -> Tensor:
     that object whatever the overlap (the later object, if two share a best anchor).
     """
     real = targets.labels > 0
-    iou = torch.where(
-        real[:, :, None], pairwise_iou(targets.boxes, anchors), torch.full((), -1.0).to(anchors)
-    )
+    iou = object_iou(targets, anchors)
     best, matched = iou.max(1)
     matched = torch.where(best >= POSITIVE_IOU, matched, -1)
     owner = torch.arange(real.shape[1], device=real.device).expand_as(real)
@@ -53,20 +55,16 @@ def ssd_losses(
 ) -> tuple[Tensor, Tensor]:
     """(localisation, classification): smooth L1; cross entropy, three hard negatives a positive.
 
-    logits [B, A, C + 1], deltas [B, A, 4], anchors [A, 4]. Both are sums over the batch's matched
-    anchors.
+    logits [B, A, C + 1], deltas [B, A, 4], anchors [A, 4]. Both are per matched anchor.
     """
     matched = match(targets, anchors)
     positive = matched >= 0
     count = positive.sum().clamp(min=1)
-    at_image, at_anchor = positive.nonzero(as_tuple=True)
-    chosen = matched[at_image, at_anchor]
-    wanted = encode_boxes(
-        targets.boxes[at_image, chosen],
-        anchors[at_anchor],
-        torch.tensor(BOX_WEIGHTS, device=anchors.device),
-    )
-    box_loss = F.smooth_l1_loss(deltas[at_image, at_anchor], wanted, reduction="sum")
+    image, anchor = positive.nonzero(as_tuple=True)
+    boxes = targets.boxes[image, matched[image, anchor]]
+    weights = torch.tensor(BOX_WEIGHTS, device=anchors.device)
+    expected = encode_boxes(boxes, anchors[anchor], weights)
+    box_loss = F.smooth_l1_loss(deltas[image, anchor], expected, reduction="sum")
 
     label = torch.where(positive, targets.labels.gather(1, matched.clamp(min=0)), 0)
     entropy = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none")
@@ -80,33 +78,3 @@ def ssd_losses(
     # does
     weight = positive.to(entropy) + negative.to(entropy)
     return box_loss / count, (entropy * weight).sum() / count
-
-
-def decoded(coder: BoxCoder, deltas: Tensor, anchors: Tensor) -> Tensor:
-    """Boxes [B, A, 4] of offsets [B, A, 4] to anchors [A, 4], xyxy pixels."""
-    boxes: Tensor = coder.decode_single(
-        deltas.flatten(0, 1), anchors.repeat(len(deltas), 1)
-    ).view_as(deltas)
-    return boxes
-
-
-def mirror_of(sides: list[int], per_cell: list[int]) -> Tensor:
-    """[A] each anchor's partner under a flip; anchors run over (row, column, shape) by level."""
-    start, parts = 0, []
-    for side, shapes in zip(sides, per_cell, strict=True):
-        count = side * side * shapes
-        level = torch.arange(start, start + count).view(side, side, shapes)
-        parts.append(level.flip(1).flatten())
-        start += count
-    return torch.cat(parts)
-
-
-def shift_of(anchors: Tensor, mirror: Tensor, size: int, weight: float) -> Tensor:
-    """[A] what a flip adds to dx, in units of the encoding: `weight` times dx over the width.
-
-    0 for anchors whose partner lies where they would be mirrored to. SSD300's do not: its cells
-    of 8, 16 ... pixels reach beyond 300.
-    """
-    centre = anchors[:, 0::2].mean(1)
-    wide = anchors[:, 2] - anchors[:, 0]
-    return weight * (size - centre[mirror] - centre) / wide

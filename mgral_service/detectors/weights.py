@@ -14,29 +14,31 @@ from torchvision.models import get_weight
 
 from mgral_service.domain.errors import InvalidInput
 
+WHERE = "detector.weights"
 
-def read_weights(where: str) -> dict[str, Tensor]:
+
+def read_weights(source: str) -> dict[str, Tensor]:
     """A `.safetensors` file, any other file as torch's (tensors only), or the weights of that name.
 
     InvalidInput if it is no such file and no name, or if the name's file cannot be fetched.
     """
-    file = Path(where).expanduser()
+    file = Path(source).expanduser()
     if file.is_file():
         return _read_file(file)
     try:
-        named = get_weight(where)
-    except (ValueError, KeyError, TypeError):  # "words", "VGG16_Weights.MINE", "resnet50.pth"
+        named = get_weight(source)
+    except (ValueError, KeyError, TypeError):  # "nothing", "VGG16_Weights.MINE", "resnet50.pth"
         raise InvalidInput(
-            "detector.weights",
-            f"{where!r} is no file here and no name torchvision knows: give a path, or a name such "
-            "as 'VGG16_Weights.IMAGENET1K_FEATURES'",
+            WHERE,
+            f"{source!r} is no file here and no name torchvision knows: give a path, or a name "
+            "such as 'VGG16_Weights.IMAGENET1K_FEATURES'",
         ) from None
     try:
         fetched: dict[str, Tensor] = named.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # no way there, or not the file its name promises
         raise InvalidInput(
-            "detector.weights",
-            f"{where} cannot be fetched ({error}): fetch {named.url} elsewhere and give the file",
+            WHERE,
+            f"{source} cannot be fetched ({error}): fetch {named.url} elsewhere and give the file",
         ) from error
     return fetched
 
@@ -45,33 +47,33 @@ def _read_file(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return dict(load_file(file))
-        held = torch.load(file, map_location="cpu", weights_only=True)
+        content = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError) as error:
         reason = str(error).partition("\n")[0]
-        raise InvalidInput(
-            "detector.weights", f"{file} cannot be read as weights: {reason}"
-        ) from None
+        raise InvalidInput(WHERE, f"{file} cannot be read as weights: {reason}") from None
     for key in ("state_dict", "model"):  # what training scripts wrap them in
-        if isinstance(held, dict) and isinstance(held.get(key), dict):
-            held = held[key]
-    if not isinstance(held, dict) or not all(isinstance(one, Tensor) for one in held.values()):
-        raise InvalidInput("detector.weights", f"{file} holds no table of tensors by name")
-    return held
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise InvalidInput(WHERE, f"{file} holds no table of tensors by name")
+    return content
 
 
-def take(module: nn.Module, weights: Mapping[str, Tensor], prefix: str = "") -> None:
+def take(
+    module: nn.Module, weights: Mapping[str, Tensor], prefix: str = "", where: str = WHERE
+) -> None:
     """Load all of `module` from the names that begin with `prefix`; other names are left alone.
 
-    InvalidInput names the first that is missing or of another shape, in the module's order.
+    InvalidInput, about `where`, names the first that is missing or of another shape.
     """
     own = module.state_dict()
     for name, tensor in own.items():
         given = weights.get(prefix + name)
         if given is None:
-            raise InvalidInput("detector.weights", f"have no {prefix + name!r}")
+            raise InvalidInput(where, f"have no {prefix + name!r}")
         if given.shape != tensor.shape:
             raise InvalidInput(
-                "detector.weights",
+                where,
                 f"{prefix + name!r} is {list(given.shape)} there, {list(tensor.shape)} here",
             )
     module.load_state_dict({name: weights[prefix + name] for name in own})

@@ -1,7 +1,7 @@
 """3x3 convolutions in fp32 on a processor by Winograd's algorithm: a quarter of the products.
 
-The kernel, winograd.cpp, is compiled on the machine that first needs it and kept beside the weights
-that torch fetches. Where that cannot be, convolutions stay direct.
+The kernel, winograd.cpp, is compiled where it is first needed and kept beside torch's weights. If
+it cannot be, convolutions stay direct.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def tile_of(height: int, width: int, dilation: int) -> int:
         return 0
 
     def products(side: int) -> int:
-        down, right = (ceil(ceil(one / dilation) / side) for one in (height, width))
+        down, right = (ceil(ceil(length / dilation) / side) for length in (height, width))
         return (side + 2) ** 2 * dilation**2 * down * right
 
     best = min((4, 6), key=products)
@@ -166,7 +166,7 @@ class _Winograd(torch.autograd.Function):
         rectified: bool,
         tile: int,
     ) -> Tensor:
-        x, weight = (one.contiguous(memory_format=torch.channels_last) for one in (x, weight))
+        x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
         images, channels, height, width = x.shape
         ctx.shape = tile, images, height, width, dilation, channels, len(weight)
         y = torch.empty(images, len(weight), height, width, memory_format=torch.channels_last)
@@ -189,6 +189,6 @@ class _Winograd(torch.autograd.Function):
 def _run(name: str, *arguments: Tensor | int | None) -> None:
     library = kernel()
     assert library is not None
-    plain = [one.data_ptr() if isinstance(one, Tensor) else one for one in arguments]
+    plain = [value.data_ptr() if isinstance(value, Tensor) else value for value in arguments]
     if not getattr(library, name)(*plain, torch.get_num_threads()):
         raise MemoryError("no memory for the transforms of a convolution: take smaller batches")

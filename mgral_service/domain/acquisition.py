@@ -37,9 +37,9 @@ class ImageEntropy:
 def image_entropy(detections: Detections, least_score: float = LEAST_SCORE) -> ImageEntropy:
     """Over the detections scored `least_score` or more, in the order of `detections.ids`."""
     count = len(detections.ids)
-    kept = detections.scores >= least_score
-    image = detections.image[kept]
-    entropy = detection_entropy(detections.probs[kept])
+    counted = detections.scores >= least_score
+    image = detections.image[counted]
+    entropy = detection_entropy(detections.probs[counted])
     total = np.bincount(image, weights=entropy, minlength=count).astype(np.float64)
     objects = np.bincount(image, minlength=count)
     largest = np.zeros(count)
@@ -47,20 +47,20 @@ def image_entropy(detections: Detections, least_score: float = LEAST_SCORE) -> I
     return ImageEntropy(total / np.maximum(objects, 1), total, largest)
 
 
-def class_evidence(
+def expected_objects(
     detections: Detections, classes: int, least_score: float = LEAST_SCORE
 ) -> FloatArray:
     """[N, classes] expected number of objects of each class in each image: the scores of its
     detections summed.
 
-    What a detection gives to classes other than its own is left out: over many images these crumbs
-    would hide the rare classes. (Where a box is two classes', it is two detections.)
+    What a detection gives to classes other than its own is left out: over many images these
+    small shares would hide the rare classes. (Where a box is two classes', it is two detections.)
     """
-    evidence = np.zeros((len(detections.ids), classes))
-    kept = (detections.scores >= least_score) & (detections.labels < classes)
-    scores = np.clip(detections.scores[kept], 0.0, 1.0)
-    np.add.at(evidence, (detections.image[kept], detections.labels[kept]), scores)
-    return evidence
+    objects = np.zeros((len(detections.ids), classes))
+    counted = (detections.scores >= least_score) & (detections.labels < classes)
+    scores = np.clip(detections.scores[counted], 0.0, 1.0)
+    np.add.at(objects, (detections.image[counted], detections.labels[counted]), scores)
+    return objects
 
 
 def top_b(scores: FloatArray, ids: Sequence[str], budget: int) -> IntArray:
@@ -77,9 +77,9 @@ def nearest_distance(points: FloatArray, anchors: FloatArray) -> FloatArray:
     if not len(anchors):
         return np.asarray(np.linalg.norm(points - points.mean(axis=0), axis=1))
     nearest = np.full(len(points), np.inf)
-    for at in range(0, len(anchors), _ROWS):
+    for start in range(0, len(anchors), _ROWS):
         for row in range(0, len(points), _ROWS):
-            block = cdist(points[row : row + _ROWS], anchors[at : at + _ROWS])
+            block = cdist(points[row : row + _ROWS], anchors[start : start + _ROWS])
             np.minimum(
                 nearest[row : row + _ROWS], block.min(axis=1), out=nearest[row : row + _ROWS]
             )

@@ -5,7 +5,7 @@ image.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,25 +15,25 @@ from mgral_service.domain.arrays import BoolArray, FloatArray, IntArray
 def _rows_of(
     ids: tuple[str, ...], image: IntArray, keep: Iterable[str]
 ) -> tuple[tuple[str, ...], IntArray, IntArray]:
-    """Kept ids in the order asked for, the kept rows grouped in that order, and each row's new
+    """Subset ids in the order asked for, their rows grouped in that order, and each row's new
     image position.
     """
-    kept = tuple(keep)
-    position = {name: at for at, name in enumerate(ids)}
+    subset_ids = tuple(keep)
+    position = {image_id: row for row, image_id in enumerate(ids)}
     old_to_new = np.full(len(ids), -1, dtype=np.int64)
-    for new, name in enumerate(kept):
-        old_to_new[position[name]] = new
+    for new, image_id in enumerate(subset_ids):
+        old_to_new[position[image_id]] = new
     new_image = old_to_new[image] if len(ids) else image
     rows = np.flatnonzero(new_image >= 0)
     rows = rows[np.argsort(new_image[rows], kind="stable")]
-    return kept, rows, new_image[rows]
+    return subset_ids, rows, new_image[rows]
 
 
 def _joined(parts: Sequence[tuple[tuple[str, ...], IntArray]]) -> tuple[tuple[str, ...], IntArray]:
     """All ids, and each row's position among them; ValueError if an id is in two parts."""
     ids = tuple(name for names, _ in parts for name in names)
     if len(set(ids)) != len(ids):
-        raise ValueError("what is to be joined shares image ids")
+        raise ValueError("parts to be joined share image ids")
     offsets = np.cumsum([0, *(len(names) for names, _ in parts[:-1])])
     return ids, np.concatenate(
         [image + offset for (_, image), offset in zip(parts, offsets, strict=True)]
@@ -73,28 +73,28 @@ class Annotations:
 
     def subset(self, ids: Iterable[str]) -> Annotations:
         """The same for `ids` only, in that order; KeyError for an id that is not here."""
-        kept, rows, image = _rows_of(self.ids, self.image, ids)
-        return Annotations(kept, image, self.boxes[rows], self.labels[rows], self.ignore[rows])
+        ids, rows, image = _rows_of(self.ids, self.image, ids)
+        return Annotations(ids, image, self.boxes[rows], self.labels[rows], self.ignore[rows])
 
     @staticmethod
     def concat(parts: Iterable[Annotations]) -> Annotations:
         """All images of `parts`, whose ids must not overlap."""
-        some = list(parts)
-        if not some:
+        parts = list(parts)
+        if not parts:
             return Annotations.empty()
-        ids, image = _joined([(part.ids, part.image) for part in some])
+        ids, image = _joined([(part.ids, part.image) for part in parts])
         return Annotations(
             ids,
             image,
-            np.concatenate([part.boxes for part in some]),
-            np.concatenate([part.labels for part in some]),
-            np.concatenate([part.ignore for part in some]),
+            np.concatenate([part.boxes for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate([part.ignore for part in parts]),
         )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """What a detector found after non-maximum suppression.
+    """What a detector predicts after non-maximum suppression.
 
     ids     image ids, distinct; an image without detections is here and in no row
     image   [K] position of the row's image in `ids`
@@ -113,64 +113,49 @@ class Detections:
 
     def subset(self, ids: Iterable[str]) -> Detections:
         """The same for `ids` only, in that order; KeyError for an id that is not here."""
-        kept, rows, image = _rows_of(self.ids, self.image, ids)
+        ids, rows, image = _rows_of(self.ids, self.image, ids)
         return Detections(
-            kept, image, self.boxes[rows], self.labels[rows], self.scores[rows], self.probs[rows]
+            ids, image, self.boxes[rows], self.labels[rows], self.scores[rows], self.probs[rows]
         )
 
     @staticmethod
     def concat(parts: Iterable[Detections]) -> Detections:
         """All images of `parts`, one or more, whose ids must not overlap."""
-        some = list(parts)
-        ids, image = _joined([(part.ids, part.image) for part in some])
+        parts = list(parts)
+        ids, image = _joined([(part.ids, part.image) for part in parts])
         return Detections(
             ids,
             image,
-            np.concatenate([part.boxes for part in some]),
-            np.concatenate([part.labels for part in some]),
-            np.concatenate([part.scores for part in some]),
-            np.concatenate([part.probs for part in some]),
+            np.concatenate([part.boxes for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.probs for part in parts]),
         )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PoolObservation:
+class PoolPredictions:
     """One pass of a detector over images: all that strategies and the agent may look at.
 
-    ids         [N] image ids, distinct
-    embeddings  [N, D] standardised by nobody yet: the detector's pooled features
-    detections  of the same ids
-    columns     further per-image numbers [N] by name, from an AuxiliaryHead
-    unlearnt    of some of the ids: the same of detectors that were not trained on them, where this
-                one was; None where nobody asked
+    ids         [N] image ids, distinct, sorted
+    embeddings  [N, D] not standardised: the detector's pooled features
+    detections  of the same ids, in the same order
+    columns     further per-image numbers [N] by name
     """
 
     ids: tuple[str, ...]
     embeddings: FloatArray
     detections: Detections
     columns: Mapping[str, FloatArray] = field(default_factory=dict)
-    unlearnt: Detections | None = None
 
-    def subset(self, ids: Iterable[str]) -> PoolObservation:
+    def subset(self, ids: Iterable[str]) -> PoolPredictions:
         """The same for `ids` only, in that order; KeyError for an id that is not here."""
-        kept = tuple(ids)
-        position = {name: at for at, name in enumerate(self.ids)}
-        rows = np.array([position[name] for name in kept], dtype=np.int64)
-        other, known = self.unlearnt, {*(self.unlearnt.ids if self.unlearnt else ())}
-        return PoolObservation(
-            kept,
+        subset_ids = tuple(ids)
+        position = {image_id: row for row, image_id in enumerate(self.ids)}
+        rows = np.array([position[image_id] for image_id in subset_ids], dtype=np.int64)
+        return PoolPredictions(
+            subset_ids,
             self.embeddings[rows],
-            self.detections.subset(kept),
+            self.detections.subset(subset_ids),
             {name: column[rows] for name, column in self.columns.items()},
-            other and other.subset(name for name in kept if name in known),
         )
-
-    @property
-    def out_of_fold(self) -> PoolObservation:
-        """Every image through a detector that was not trained on it, as far as there are any."""
-        if self.unlearnt is None:
-            return self
-        other = {*self.unlearnt.ids}
-        kept = self.detections.subset(name for name in self.ids if name not in other)
-        every = Detections.concat([kept, self.unlearnt]).subset(self.ids)
-        return replace(self, detections=every, unlearnt=None)

@@ -138,8 +138,8 @@ class TooFewRecords(MgralError):
 
     def __str__(self) -> str:
         return (
-            f"the table has {self.got} records, fewer than table.min_records = {self.wanted}; "
-            f"first cause: {self.first_cause}"
+            f"the table has {self.got} records, fewer than table.advanced.min_records = "
+            f"{self.wanted}; first cause: {self.first_cause}"
         )
 
 

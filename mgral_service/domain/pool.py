@@ -11,7 +11,9 @@ import numpy as np
 
 from mgral_service.domain.boxes import Annotations
 from mgral_service.domain.errors import InvalidInput
-from mgral_service.domain.records import DatasetRecord
+from mgral_service.domain.records import DatasetImages
+from mgral_service.domain.seeds import Purpose, stream
+from mgral_service.domain.specs import CycleSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +23,8 @@ class PoolSplit:
     labelled    id -> number of the cycle that labelled it (0: before the first), in order of
                 labelling
     unlabelled  ids a strategy may choose from
-    scoring     labelled images that score proxies; never chosen, and the detector is never trained
-                on them (a hindsight proxy may be on some, scored by others; domain/hindsight.py)
+    scoring     labelled images that score proxies and train nothing; empty where the default
+                method scores them on the labelled images that a fold leaves out
     test        seen by reports only
     """
 
@@ -34,13 +36,13 @@ class PoolSplit:
     def __post_init__(self) -> None:
         owner: dict[str, str] = {}
         for role in ("labelled", "unlabelled", "scoring", "test"):
-            for name in getattr(self, role):
-                if name in owner:
+            for image_id in getattr(self, role):
+                if image_id in owner:
                     raise InvalidInput(
-                        f"image {name}",
-                        f"is in {owner[name]} and in {role}: each image may have one role",
+                        f"image {image_id}",
+                        f"is in {owner[image_id]} and in {role}: each image may have one role",
                     )
-                owner[name] = role
+                owner[image_id] = role
 
 
 def carve_scoring(
@@ -63,29 +65,34 @@ def carve_scoring(
 
 def label(split: PoolSplit, ids: Iterable[str], cycle: int) -> PoolSplit:
     """The split after `cycle` labelled `ids`; InvalidInput for an id that is not unlabelled."""
-    new = tuple(ids)
+    labelled = tuple(ids)
     unlabelled = set(split.unlabelled)
-    for name in new:
-        if name not in unlabelled:
-            raise InvalidInput(f"image {name}", "is not in the unlabelled pool")
-    chosen = set(new)
+    for image_id in labelled:
+        if image_id not in unlabelled:
+            raise InvalidInput(f"image {image_id}", "is not in the unlabelled pool")
+    chosen = set(labelled)
     return PoolSplit(
-        {**split.labelled, **dict.fromkeys(new, cycle)},
-        tuple(name for name in split.unlabelled if name not in chosen),
+        {**split.labelled, **dict.fromkeys(labelled, cycle)},
+        tuple(image_id for image_id in split.unlabelled if image_id not in chosen),
         split.scoring,
         split.test,
     )
 
 
-def split_of(dataset: DatasetRecord, labels: Sequence[Annotations]) -> PoolSplit:
+def split_of(images: DatasetImages, labels: Sequence[Annotations], spec: CycleSpec) -> PoolSplit:
     """The roles now: as registered, then moved by the annotations of each cycle since, in order.
 
-    An image that two cycles brought belongs to the first.
+    An image that two cycles brought belongs to the first. The paper's method needs scoring images:
+    where the dataset names none, a share of those labelled at registration is set apart, the same
+    in every cycle.
     """
-    split = PoolSplit(
-        dict.fromkeys(dataset.labelled, 0), dataset.unlabelled, dataset.scoring, dataset.test
-    )
-    for number, answered in enumerate(labels, start=1):
-        new = [name for name in answered.ids if name not in split.labelled]
+    labelled, scoring = images.labelled, images.scoring
+    if spec.method == "paper" and not scoring:
+        rng = stream(0, Purpose.SCORING)
+        scoring = carve_scoring(labelled, spec.advanced.scoring_share, rng)
+        labelled = tuple(image_id for image_id in labelled if image_id not in {*scoring})
+    split = PoolSplit(dict.fromkeys(labelled, 0), images.unlabelled, scoring, images.test)
+    for number, answers in enumerate(labels, start=1):
+        new = [image_id for image_id in answers.ids if image_id not in split.labelled]
         split = label(split, new, number)
     return split

@@ -13,81 +13,61 @@ from typing import Any, Protocol
 import numpy as np
 
 from mgral_service.domain.arrays import BoolArray, FloatArray, IntArray
-from mgral_service.domain.boxes import Annotations, Detections, PoolObservation
-from mgral_service.domain.evidence import Choice, Reliability, TablePoint
-from mgral_service.domain.lookup import LookupTable
-from mgral_service.domain.pool import PoolSplit
+from mgral_service.domain.boxes import Annotations, Detections, PoolPredictions
+from mgral_service.domain.candidate_pool import CandidatePool
 from mgral_service.domain.records import (
     CycleRecord,
+    DatasetImages,
     DatasetRecord,
-    DesignedBatch,
     Event,
     LookupRecord,
     Progress,
     ProxyResult,
     ProxySpec,
     Selection,
-    Source,
 )
+from mgral_service.domain.report import Choice
 from mgral_service.domain.specs import CycleSpec
+from mgral_service.domain.value.lookup import LookupTable
 
 Report = Callable[[Progress], None]
 """Takes progress; may raise (a lost lease, a cancelled cycle) to stop the work that reports."""
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Site:
-    """Where a proposed batch may come from: `size` of `images` (ids), with or without labels."""
-
-    images: tuple[str, ...]
-    size: int
-    source: Source
-    rotation: int
-
-
-class OnlineTable(Protocol):
-    """The table while a strategy works: batches it proposes are trained beside it."""
-
-    @property
-    def sites(self) -> tuple[Site, ...]: ...
-    @property
-    def left(self) -> int:
-        """Batches that may still be proposed."""
-        ...
-
-    def submit(self, batches: Sequence[DesignedBatch]) -> None:
-        """Start training proxies on them. What was submitted before must have been joined."""
-        ...
-
-    def join(self) -> LookupTable:
-        """Wait for the batches submitted last; the whole table with what they gave."""
-        ...
+Measure = Callable[[Mapping[int, tuple[str, ...]]], LookupTable]
+"""Train a proxy on the agent's batch of each fold {fold: image ids}; the table with their records.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """All that a strategy may look at. `observation` covers split.labelled and split.unlabelled,
-    and split.scoring where hindsight draws from it; `table` and `online` only if needed. earlier:
-    records of the dataset's earlier cycles, by cycle.
+    """All that a strategy may look at.
+
+    pool     the labelled and the unlabelled images
+    folds    of the labelled images, where candidates are measured; empty for strategies without a
+             table, for the paper's method, and where too few images are labelled
+    table    trained proxies, for strategies that need "table"
+    measure  trains the agent's own batches in the folds
     """
 
     spec: CycleSpec
-    split: PoolSplit
-    observation: PoolObservation
-    classes: tuple[str, ...]
+    pool: CandidatePool
+    folds: tuple[CandidatePool, ...] = ()
     table: LookupTable | None = None
-    online: OnlineTable | None = None
-    earlier: tuple[tuple[TablePoint, ...], ...] = ()
+    measure: Measure | None = None
 
 
 class QueryStrategy(Protocol):
     """Chooses; see the files of `strategies/`."""
 
     name: str
-    needs: frozenset[str]  # columns of the observation; "table" for a lookup table
+    needs: frozenset[str]  # columns of the predictions; "table" for a table of trained proxies
+
+    def plan(self, query: Query) -> Sequence[ProxySpec]:
+        """The proxies to train before `select`; none for strategies that need no table."""
+        ...
 
     def select(self, query: Query, rng: np.random.Generator, report: Report) -> Choice:
-        """Exactly min(budget, U) distinct ids of split.unlabelled; same query and rng state, same
+        """Exactly min(budget, U) distinct ids of the candidates; same query and rng state, same
         answer.
         """
         ...
@@ -97,17 +77,17 @@ Weights = Mapping[str, np.ndarray[Any, Any]]
 """A detector's, by name."""
 
 
-NOTHING: Mapping[int, Weights] = MappingProxyType({})
+NOTHING: Mapping[int | None, Weights] = MappingProxyType({})
 
 
 class ProxyTrainer(Protocol):
     def train(
-        self, specs: Sequence[ProxySpec], starts: Mapping[int, Weights] = NOTHING
+        self, specs: Sequence[ProxySpec], starts: Mapping[int | None, Weights] = NOTHING
     ) -> Iterator[ProxyResult]:
         """Results in the order of completion; a proxy that fails for good gives a result without
         score.
 
-        starts: weights that the proxies of a rotation start from; others from the initial ones
+        starts: weights that the proxies of a fold start from; others from the initial ones
         """
         ...
 
@@ -117,7 +97,7 @@ class Detector(Protocol):
         """Train from the initial weights on these images; the same seed gives the same weights."""
         ...
 
-    def observe(self, ids: Sequence[str], report: Report) -> PoolObservation: ...
+    def predict(self, ids: Sequence[str], report: Report) -> PoolPredictions: ...
 
     def score(self, truth: Annotations) -> float:
         """mAP of the fitted detector on these images, a fraction."""
@@ -135,29 +115,29 @@ class RewardMetric(Protocol):
 
 
 class ValueModel(Protocol):
-    """Estimates the mAP of a batch from the table's records."""
+    """Estimates what a batch gains, from the table's records (domain/value/)."""
 
-    misses: int
+    def fit(self, table: LookupTable) -> None:
+        """InvalidInput for a table of fewer than two records."""
+        ...
 
-    def fit(self, table: LookupTable) -> None: ...
-
-    def estimate(self, batches: Sequence[IntArray]) -> tuple[FloatArray, FloatArray]:
-        """Mean [K] and standard deviation [K] as fractions of mAP; a batch is positions in the
-        observation's ids.
+    def estimate(
+        self, pool: CandidatePool, batches: Sequence[IntArray]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Gain over a uniform batch of `pool`, mean [K] and standard deviation [K], as fractions of
+        mAP; a batch is positions in the pool.
         """
         ...
 
-    def far(self, batches: Sequence[IntArray]) -> BoolArray:
-        """[K] to which no record is near enough to tell their value."""
+    def out_of_support(self, pool: CandidatePool, batches: Sequence[IntArray]) -> BoolArray:
+        """[K] where no record is near enough to tell a batch's gain: the estimate is 0 there."""
         ...
 
-    def left_out(self) -> FloatArray:
-        """[M] the estimate of each record from those that are not of its block
-        (LookupTable.blocks).
+    def held_out(self) -> FloatArray:
+        """[M] each record's gain, estimated without the records of its fold (without the record
+        itself, where there is no fold).
         """
         ...
-
-    def reliability(self, rng: np.random.Generator) -> Reliability: ...
 
 
 class Oracle(Protocol):
@@ -221,11 +201,11 @@ class CycleStore(Protocol):
         """The owner of a live lease."""
         ...
 
-    def put_document(self, cycle: str, name: str, text: str, lease: int | None) -> None:
+    def put_attachment(self, cycle: str, name: str, text: str, lease: int | None) -> None:
         """Attach JSON text ("selection", "report", ...) to a cycle; StaleLease for a lost lease."""
         ...
 
-    def document(self, cycle: str, name: str) -> str | None: ...
+    def attachment(self, cycle: str, name: str) -> str | None: ...
 
 
 class EventLog(Protocol):
@@ -243,7 +223,7 @@ class EventLog(Protocol):
 
 
 class DatasetStore(Protocol):
-    def add(self, record: DatasetRecord) -> DatasetRecord:
+    def add(self, record: DatasetRecord, images: DatasetImages) -> DatasetRecord:
         """The stored record: this one, or the equal one before it (by spec). AlreadyExists for
         another spec.
         """
@@ -253,8 +233,16 @@ class DatasetStore(Protocol):
         """NotFound if there is none; Unreadable if it is damaged."""
         ...
 
+    def images(self, name: str) -> DatasetImages:
+        """The images and their roles at registration; NotFound, Unreadable as above."""
+        ...
+
     def page(self, after: str | None, limit: int) -> tuple[DatasetRecord, ...]:
         """By name; what is unreadable is left out."""
+        ...
+
+    def labelled_since(self, name: str) -> int:
+        """Images that cycles have labelled since registration, without reading their boxes."""
         ...
 
     def add_labels(self, name: str, cycle: str, labels: Annotations) -> None:
@@ -266,6 +254,16 @@ class DatasetStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Stores:
+    """The four record stores of one place; they share its leases."""
+
+    cycles: CycleStore
+    table: LookupStore
+    events: EventLog
+    datasets: DatasetStore
+
+
 class ArtifactStore(Protocol):
     """Arrays too large for the record store, by cycle and name; written whole or not at all."""
 
@@ -274,7 +272,7 @@ class ArtifactStore(Protocol):
         cycle: str,
         name: str,
         arrays: Mapping[str, np.ndarray[Any, Any]],
-        words: Mapping[str, str],
+        metadata: Mapping[str, str],
     ) -> None: ...
 
     def get(

@@ -54,19 +54,29 @@ class IngestReport:
 
 @dataclass(frozen=True, slots=True)
 class DatasetRecord:
-    """A registered dataset: its images and their roles at registration (later labels stand in the
-    DatasetStore).
+    """A registered dataset without its images: what a listing needs. Counts are of images, as
+    registered; later labels stand in the DatasetStore.
     """
 
     spec: DatasetSpec
     classes: tuple[str, ...]
+    labelled: int
+    unlabelled: int
+    scoring: int
+    test: int
+    report: IngestReport
+    created: float  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetImages:
+    """The images of a registered dataset and their roles at registration, by image id."""
+
     images: tuple[ImageRecord, ...]
     labelled: tuple[str, ...]
     unlabelled: tuple[str, ...]
-    scoring: tuple[str, ...]
-    test: tuple[str, ...]
-    report: IngestReport
-    created: float  # seconds since the epoch
+    scoring: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
 
 
 # --- cycles ---------------------------------------------------------------------------------------
@@ -77,7 +87,7 @@ class Status(StrEnum):
 
     QUEUED = "QUEUED"
     FITTING = "FITTING"
-    OBSERVING = "OBSERVING"
+    PREDICTING = "PREDICTING"
     TRAINING_PROXIES = "TRAINING_PROXIES"
     TRAINING_AGENT = "TRAINING_AGENT"
     SELECTED = "SELECTED"
@@ -117,13 +127,10 @@ class Problem:
     detail: str
 
 
-EXPERIMENT = "experiment"  # in place of a job: whoever runs the experiment drives the cycle
-
-
 @dataclass(frozen=True, slots=True)
 class CycleRecord:
-    """A cycle as the store keeps it. `number` is 1 for the dataset's first cycle; `job` the last
-    driver's Ray job, or EXPERIMENT.
+    """A cycle as the store keeps it. `number` is 1 for the dataset's first cycle; `job` is the Ray
+    job of its last driver; `experiment`: the process that runs the experiment drives it, not a job.
     """
 
     id: str
@@ -133,6 +140,7 @@ class CycleRecord:
     created: float  # seconds since the epoch
     updated: float
     job: str | None = None
+    experiment: bool = False
     attempts: int = 0
     problem: Problem | None = None
 
@@ -167,43 +175,37 @@ class Event:
 # --- the table ------------------------------------------------------------------------------------
 
 
-Source = Literal["semi_supervised", "hindsight"]
-"""What a record measures: a batch without its labels (the paper), or with them."""
+Role = Literal["uniform", "candidate", "tilted", "pool"]
+"""What a record is for. "uniform": a batch drawn uniformly, the zero of gains; "candidate": a batch
+that a candidate chose; "tilted": a batch from which the value model learns; "pool": a batch of the
+pool, whose labels are unknown (the paper's).
+"""
 
-
-AGENT, FALLBACK = "agent", "fallback"
-PROPOSED = AGENT, FALLBACK  # by the agent while it learned; FALLBACK: no record was near
-AGAIN = "again"  # a batch measured before, from another seed
-
-
-@dataclass(frozen=True, slots=True)
-class DesignedBatch:
-    """A batch to train a proxy on, and what drew it: "tilted", "uniform", a strategy's name,
-    "ridge" or "gp", one of PROPOSED, or AGAIN.
-
-    rotation  0: of the pool, beside all labelled images; r: of the r-th reservoir, beside its base
-              (domain/hindsight.py)
-    """
-
-    batch: tuple[str, ...]
-    design: str
-    source: Source = "semi_supervised"
-    rotation: int = 0
+AGENT = "agent"  # in `chosen_by`
 
 
 @dataclass(frozen=True, slots=True)
 class ProxySpec:
-    """One proxy to train: on `labelled` with labels and `batch` without, everything random from
-    `seed`. rotation: see DesignedBatch; it names the weights to start from. scoring: which of the
-    scoring images score it, all without any.
+    """One proxy to train; everything random follows from `seed`.
+
+    role, chosen_by  what its record is for, and who chose the batch: a strategy's name, AGENT,
+                     "uniform" or "tilted"
+    fold             which fold of the labelled images; None: the pool
+    batch            the images whose worth it measures
+    labelled         images that train with their labels: with a fold, its training part and batch
+    unlabelled       images that train without labels through L_U: without a fold, the batch
+    scoring          images that score it
     """
 
     index: int
-    labelled: tuple[str, ...]
+    role: Role
+    chosen_by: str
+    fold: int | None
     batch: tuple[str, ...]
+    labelled: tuple[str, ...]
+    unlabelled: tuple[str, ...]
+    scoring: tuple[str, ...]
     seed: int
-    rotation: int = 0
-    scoring: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,7 @@ class ProxyResult:
 
     index: int
     score: float | None
-    seconds: float
+    duration_s: float
     cause: str | None = None
     interruptions: int = 0
 
@@ -223,20 +225,18 @@ class ProxyResult:
 class LookupRecord:
     """One row of the table (MGRAL, section 3.5): immutable, one per (cycle, index).
 
-    sketch: the batch's embeddings as quantiles along fixed directions, flattened
-    (domain/transport.py).
+    role, chosen_by, fold, batch, seed: see ProxySpec; score: mAP as a fraction.
     """
 
     cycle: str
     index: int
+    role: Role
+    chosen_by: str
+    fold: int | None
     batch: tuple[str, ...]
-    sketch: tuple[float, ...]
     score: float
     seed: int
-    seconds: float
-    design: str
-    source: Source = "semi_supervised"
-    rotation: int = 0
+    duration_s: float
 
 
 # --- selections and their answers -----------------------------------------------------------------
@@ -264,8 +264,8 @@ class SelectedImage:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The answer of a cycle. `strategy` is what chose in the end: the agent, or the rival that beat
-    it.
+    """The answer of a cycle. `strategy` is what chose in the end: for "mgral" the agent or another
+    candidate.
     """
 
     cycle: str

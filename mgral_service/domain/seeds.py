@@ -17,7 +17,9 @@ class Purpose(IntEnum):
     DETECTOR = 5
     INITIAL = 6
     DIVISION = 7
-    FIDELITY = 8
+    SCORING = 8
+    AGENT = 9
+    UNLABELLED = 10
 
 
 def stream(seed: int, purpose: Purpose, *more: int) -> np.random.Generator:

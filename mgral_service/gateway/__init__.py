@@ -1,1 +1,1 @@
-"""The HTTP door: parse, call one port, render. No torch, no Ray, no Redis."""
+"""HTTP: parse, call one port, render. No torch, no Ray, no Redis."""

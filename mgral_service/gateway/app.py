@@ -1,16 +1,18 @@
-"""The HTTP service: its routes and what goes for all of them."""
+"""The HTTP service: its routes, and what all of them share."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.security import HTTPBearer
 
 import mgral_service
 from mgral_service.domain.errors import Unavailable
-from mgral_service.gateway import documents, events, problems
+from mgral_service.gateway import events, openapi, problems
 from mgral_service.gateway.cycles import cycle_routes
 from mgral_service.gateway.datasets import dataset_routes
-from mgral_service.gateway.documents import problems_of
+from mgral_service.gateway.openapi import problems_of
 from mgral_service.gateway.ports import GatewayPorts
 from mgral_service.gateway.requests import Guard
 from mgral_service.gateway.schemas import HealthOut
@@ -29,14 +31,13 @@ def create_app(ports: GatewayPorts) -> FastAPI:
         separate_input_output_schemas=False,
     )
     problems.install(app)
-    events.install(app)
     app.include_router(_health_routes(ports))
     guards = [Depends(Guard(ports.token))]
     if ports.token is not None:
         guards.append(Depends(HTTPBearer(auto_error=False)))  # for the document
     for routes in (dataset_routes, cycle_routes, events.event_routes, selection_routes):
         app.include_router(routes(ports), dependencies=guards)
-    documents.complete(app)
+    openapi.complete(app)
     return app
 
 
@@ -50,8 +51,8 @@ def _health_routes(ports: GatewayPorts) -> APIRouter:
 
     @router.get("/readyz", responses=problems_of(503))
     def readyz() -> HealthOut:
-        """All that requests need answers as well; a 503 names what does not."""
-        checks = {"store": lambda: _read_store(ports), **ports.checks}
+        """What requests need answers too; a 503 names what does not."""
+        checks = {"store": lambda: ports.stores.cycles.page(None, 1), **ports.checks}
         failing = [name for name, check in checks.items() if not _passes(check)]
         if failing:
             raise Unavailable(", ".join(failing), "not ready")
@@ -60,13 +61,9 @@ def _health_routes(ports: GatewayPorts) -> APIRouter:
     return router
 
 
-def _read_store(ports: GatewayPorts) -> None:
-    ports.stores.cycles.page(None, 1)
-
-
-def _passes(check: object) -> bool:
+def _passes(check: Callable[[], object]) -> bool:
     try:
-        check()  # type: ignore[operator]
+        check()
     except Exception:  # whatever it is, it is not ready
         return False
     return True

@@ -1,21 +1,20 @@
-"""/cycles: start, list, watch over, cancel, resume."""
+"""/cycles: start, list, read, cancel, resume."""
 
 from __future__ import annotations
 
 import hashlib
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Response
+from fastapi import APIRouter, Depends, Header, HTTPException, Response
 
 from mgral_service import codec
 from mgral_service.domain.errors import Conflict, CycleNotReady, InvalidInput, LeaseHeld, NotFound
-from mgral_service.domain.evidence import CycleReport
-from mgral_service.domain.records import EXPERIMENT, CycleRecord, Progress, Status
+from mgral_service.domain.records import CycleRecord, Progress, Status
+from mgral_service.domain.report import CycleReport
 from mgral_service.domain.specs import CycleSpec
-from mgral_service.gateway.datasets import answered_ids
-from mgral_service.gateway.documents import body_of, problems_of
+from mgral_service.gateway.openapi import body_of, problems_of
 from mgral_service.gateway.ports import GatewayPorts
-from mgral_service.gateway.problems import RETRY_S, BadRequest
+from mgral_service.gateway.problems import RETRY_S
 from mgral_service.gateway.requests import (
     SPEC_BYTES,
     JsonBody,
@@ -27,7 +26,7 @@ from mgral_service.gateway.requests import (
     page_token,
 )
 from mgral_service.gateway.schemas import CycleOut, CyclesOut
-from mgral_service.gateway.supervision import launch_driver, move, tell_status, try_launch
+from mgral_service.gateway.supervision import launch_driver, move, publish_status, try_launch
 
 
 def cycle_routes(ports: GatewayPorts) -> APIRouter:
@@ -47,8 +46,8 @@ def cycle_routes(ports: GatewayPorts) -> APIRouter:
     ) -> CycleOut:
         """Start a cycle. The same Idempotency-Key and body again give the same cycle."""
         key = idempotency_key(idempotency)
-        spec = codec.decode(CycleSpec, body)
-        record, replayed = start(ports, spec, key)
+        spec = codec.cycle_spec(codec.decode_loose(body))
+        record, replayed = _start(ports, spec, key)
         response.headers["Location"] = f"/cycles/{record.id}"
         response.headers["Retry-After"] = str(RETRY_S)
         if replayed:
@@ -60,14 +59,13 @@ def cycle_routes(ports: GatewayPorts) -> APIRouter:
         """All cycles, newest first."""
         size, after = page_limit(page_size), after_token("cycles", token)
         try:
-            found = cycles.page(after, size + 1)
+            records = cycles.page(after, size + 1)
         except NotFound:
-            raise BadRequest("page_token: no such cycle") from None
-        following = page_token("cycles", found[size - 1].id) if len(found) > size else ""
-        now = ports.clock()
+            raise HTTPException(400, "page_token: no such cycle") from None
+        more, now = len(records) > size, ports.clock()
         return CyclesOut(
-            cycles=[CycleOut.of(record, None, now) for record in found[:size]],
-            next_page_token=following,
+            cycles=[CycleOut.of(record, None, now) for record in records[:size]],
+            next_page_token=page_token("cycles", records[size - 1].id) if more else "",
         )
 
     @router.get("/cycles/{id}", responses=problems_of(404, 503))
@@ -84,24 +82,24 @@ def _add_commands(router: APIRouter, ports: GatewayPorts) -> None:
 
     @router.post("/cycles/{id}/cancel", responses=problems_of(404, 409, 503))
     def cancel_cycle(id: str) -> CycleOut:
-        """Stop a cycle for good; again is the same. 409 for one that succeeded or failed."""
+        """Stop a cycle for good; may be repeated. 409 for one that succeeded or failed."""
         record = cycles.get(id)
         if record.status is not Status.CANCELLED:
             move(ports, record, Status.CANCELLED, None)
             record = cycles.get(id)
-        if record.job not in {None, EXPERIMENT}:
+        if record.job is not None:
             ports.launcher.cancel(record.job)
         return shown(ports, record)
 
     @router.post("/cycles/{id}/resume", status_code=202, responses=problems_of(404, 409, 503))
     def resume_cycle(id: str) -> CycleOut:
-        """Give a cycle whose driver died a new one. 409 where one is at work or on its way, or none
-        is wanted.
+        """Give a cycle whose driver died a new one. 409 while a driver works or starts, and where
+        the cycle needs none.
         """
         record = cycles.get(id)
         if not record.status.driven:
             raise Conflict(f"cycle {id!r} is {record.status}: there is nothing to drive")
-        if record.job == EXPERIMENT:
+        if record.experiment:
             raise Conflict(f"cycle {id!r} is of an experiment: run its file again to go on")
         holder = cycles.holder(id)
         if holder is not None:
@@ -115,8 +113,8 @@ def _add_commands(router: APIRouter, ports: GatewayPorts) -> None:
         responses={**problems_of(404, 409, 503), 200: {"model": CycleReport}},
     )
     def read_report(id: str) -> Response:
-        """The cycle in figures; it grows with each phase. 409 before the first is done."""
-        record, text = cycles.get(id), cycles.document(id, "report")
+        """The cycle in figures, after each phase. 409 before the first has ended."""
+        record, text = cycles.get(id), cycles.attachment(id, "report")
         if text is None and record.status.terminal:
             raise NotFound("report of cycle", id)
         if text is None:
@@ -124,7 +122,7 @@ def _add_commands(router: APIRouter, ports: GatewayPorts) -> None:
         return Response(text, media_type="application/json")
 
 
-def start(ports: GatewayPorts, spec: CycleSpec, key: str | None) -> tuple[CycleRecord, bool]:
+def _start(ports: GatewayPorts, spec: CycleSpec, key: str | None) -> tuple[CycleRecord, bool]:
     """The cycle, and whether an earlier request with this key made it."""
     cycles, now = ports.stores.cycles, ports.clock()
     fingerprint = hashlib.sha256(codec.encode(spec).encode()).hexdigest()
@@ -134,7 +132,7 @@ def start(ports: GatewayPorts, spec: CycleSpec, key: str | None) -> tuple[CycleR
     record = cycles.create(mine, key, fingerprint)
     replayed = record.id != mine.id
     if not replayed:
-        tell_status(ports, record.id, Status.QUEUED)
+        publish_status(ports, record.id, Status.QUEUED)
     not_launched = record.status is Status.QUEUED and record.problem is not None
     if not replayed or not_launched:
         record = try_launch(ports, record)
@@ -146,20 +144,18 @@ def shown(ports: GatewayPorts, record: CycleRecord) -> CycleOut:
 
 
 def _check(ports: GatewayPorts, spec: CycleSpec) -> None:
-    """NotFound for the dataset, InvalidInput for what it cannot give."""
+    """NotFound for the dataset, InvalidInput for a spec that cannot run on it."""
     ports.check(spec)
     dataset = ports.stores.datasets.get(spec.dataset)
-    left = len(dataset.unlabelled) - len(answered_ids(ports, dataset))
+    left = dataset.unlabelled - ports.stores.datasets.labelled_since(spec.dataset)
     if spec.budget > left:
         raise InvalidInput("budget", f"{left} unlabelled images are left: ask for fewer")
 
 
 def _progress(ports: GatewayPorts, record: CycleRecord) -> Progress | None:
-    """Of the phase the cycle is in; None if nobody reported any lately. (While the agent learns,
-    proxies that it proposed report too.)
-    """
+    """Of the cycle's phase; None if there is no recent event of it."""
     if record.status is Status.TRAINING_PROXIES:
-        total = record.spec.table.designed
+        total = record.spec.table.records
         return Progress(record.status, min(ports.stores.table.count(record.id), total), total)
     event = ports.stores.events.last(record.id, "progress", record.status.value)
     if event is None:

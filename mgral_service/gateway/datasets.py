@@ -9,8 +9,7 @@ from fastapi import APIRouter, Depends, Response
 from mgral_service import codec
 from mgral_service.domain.errors import AlreadyExists, NotFound
 from mgral_service.domain.records import DatasetRecord
-from mgral_service.domain.specs import DatasetSpec
-from mgral_service.gateway.documents import body_of, problems_of
+from mgral_service.gateway.openapi import body_of, problems_of
 from mgral_service.gateway.ports import GatewayPorts
 from mgral_service.gateway.requests import (
     SPEC_BYTES,
@@ -41,15 +40,16 @@ def dataset_routes(ports: GatewayPorts) -> APIRouter:
         response: Response, body: Annotated[bytes, Depends(JsonBody(SPEC_BYTES))]
     ) -> DatasetOut:
         """Read, check and register a dataset; the report says what was repaired or refused."""
-        spec = codec.decode(DatasetSpec, body)
+        spec = codec.dataset_spec(codec.decode_loose(body))
         response.headers["Location"] = f"/datasets/{spec.name}"
-        known = _known(ports, spec.name)
-        if known is not None:
-            if known.spec != spec:
-                raise AlreadyExists("dataset", spec.name)
-            response.status_code = 200
-            return shown(ports, known)
-        return shown(ports, datasets.add(ports.ingest(spec)))
+        try:
+            record = datasets.get(spec.name)
+        except NotFound:
+            return _shown(ports, datasets.add(*ports.ingest(spec)))
+        if record.spec != spec:
+            raise AlreadyExists("dataset", spec.name)
+        response.status_code = 200
+        return _shown(ports, record)
 
     @router.get("/datasets", responses=problems_of(400, 503))
     def list_datasets(
@@ -58,32 +58,19 @@ def dataset_routes(ports: GatewayPorts) -> APIRouter:
     ) -> DatasetsOut:
         """All datasets by name."""
         size, after = page_limit(page_size), after_token("datasets", token)
-        found = datasets.page(after, size + 1)
-        following = page_token("datasets", found[size - 1].spec.name) if len(found) > size else ""
+        records = datasets.page(after, size + 1)
+        more = len(records) > size
         return DatasetsOut(
-            datasets=[shown(ports, record) for record in found[:size]], next_page_token=following
+            datasets=[_shown(ports, record) for record in records[:size]],
+            next_page_token=page_token("datasets", records[size - 1].spec.name) if more else "",
         )
 
     @router.get("/datasets/{name}", responses=problems_of(404, 503))
     def read_dataset(name: str) -> DatasetOut:
-        return shown(ports, datasets.get(name))
+        return _shown(ports, datasets.get(name))
 
     return router
 
 
-def answered_ids(ports: GatewayPorts, record: DatasetRecord) -> set[str]:
-    """Pool images that cycles have labelled since the dataset was registered."""
-    pool = set(record.unlabelled)
-    labels = ports.stores.datasets.labels(record.spec.name)
-    return {name for _, answers in labels for name in answers.ids if name in pool}
-
-
-def shown(ports: GatewayPorts, record: DatasetRecord) -> DatasetOut:
-    return DatasetOut.of(record, len(answered_ids(ports, record)))
-
-
-def _known(ports: GatewayPorts, name: str) -> DatasetRecord | None:
-    try:
-        return ports.stores.datasets.get(name)
-    except NotFound:
-        return None
+def _shown(ports: GatewayPorts, record: DatasetRecord) -> DatasetOut:
+    return DatasetOut.of(record, ports.stores.datasets.labelled_since(record.spec.name))

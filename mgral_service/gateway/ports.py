@@ -4,32 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from mgral_service.domain.boxes import Annotations
-from mgral_service.domain.ports import (
-    CycleLauncher,
-    CycleStore,
-    DatasetStore,
-    EventLog,
-    LookupStore,
-    Selector,
-)
-from mgral_service.domain.records import DatasetRecord, Reconciliation, Selection
+from mgral_service.domain.ports import CycleLauncher, Selector, Stores
+from mgral_service.domain.records import DatasetImages, DatasetRecord, Reconciliation, Selection
 from mgral_service.domain.specs import CycleSpec, DatasetSpec
-
-
-class RecordStores(Protocol):
-    """The four record stores of one place."""
-
-    @property
-    def cycles(self) -> CycleStore: ...
-    @property
-    def table(self) -> LookupStore: ...
-    @property
-    def events(self) -> EventLog: ...
-    @property
-    def datasets(self) -> DatasetStore: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +17,8 @@ class GatewayPorts:
     """Everything beyond HTTP.
 
     ingest        reads and checks a dataset; DatasetRefused
-    read_answers  parsed COCO JSON, the dataset, the selected ids -> annotations, how they met
+    read_answers  parsed COCO JSON, a dataset, its images, the selected ids -> annotations, and how
+                  they met the selection
     export_coco   a selection as COCO JSON, the detector's boxes as pre-labels
     check         a cycle's names of strategies; InvalidInput
     clock         seconds since the epoch
@@ -46,12 +27,14 @@ class GatewayPorts:
     checks        for /readyz, by name, beside the store's own; raise if something is missing
     """
 
-    stores: RecordStores
+    stores: Stores
     launcher: CycleLauncher
     selector: Selector
-    ingest: Callable[[DatasetSpec], DatasetRecord]
-    read_answers: Callable[[Any, DatasetRecord, Sequence[str]], tuple[Annotations, Reconciliation]]
-    export_coco: Callable[[Selection, DatasetRecord], dict[str, Any]]
+    ingest: Callable[[DatasetSpec], tuple[DatasetRecord, DatasetImages]]
+    read_answers: Callable[
+        [Any, DatasetRecord, DatasetImages, Sequence[str]], tuple[Annotations, Reconciliation]
+    ]
+    export_coco: Callable[[Selection, DatasetRecord, DatasetImages], dict[str, Any]]
     check: Callable[[CycleSpec], None]
     clock: Callable[[], float]
     new_id: Callable[[], str]

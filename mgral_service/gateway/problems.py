@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http
+import json
 import logging
 import re
 import uuid
@@ -15,12 +16,8 @@ from starlette.exceptions import HTTPException
 
 from mgral_service import codec
 from mgral_service.domain.errors import (
-    AlreadyExists,
     Conflict,
     CycleNotReady,
-    DatasetRefused,
-    IdempotencyMismatch,
-    IllegalTransition,
     InvalidInput,
     LeaseHeld,
     MgralError,
@@ -34,46 +31,8 @@ MEDIA = "application/problem+json"
 RETRY_S = 5
 
 
-class BadRequest(MgralError):
-    """A header or a page token makes no sense."""
-
-
-class Unauthorized(MgralError):
-    """No bearer token, or a wrong one."""
-
-    def __str__(self) -> str:
-        return "send the service's token: Authorization: Bearer TOKEN"
-
-
-class Forbidden(MgralError):
-    """A page of another site sent the request."""
-
-    def __str__(self) -> str:
-        return "requests from pages of other sites are refused"
-
-
 class TokenNeeded(MgralError):
-    """Without a token only this machine is answered."""
-
-    def __str__(self) -> str:
-        return (
-            "without a token the service answers its own machine alone, by 127.0.0.1 or localhost: "
-            "start it with MGRAL_TOKEN to reach it from elsewhere"
-        )
-
-
-class BodyTooLarge(MgralError):
-    def __init__(self, limit: int) -> None:
-        super().__init__(limit)
-        self.limit = limit
-
-    def __str__(self) -> str:
-        return f"the body may have {self.limit} bytes at most"
-
-
-class WrongMediaType(MgralError):
-    def __str__(self) -> str:
-        return "send JSON as it is: Content-Type: application/json, no Content-Encoding"
+    """The service has no token, and the request is of another machine."""
 
 
 class IncompleteAnswers(MgralError):
@@ -84,34 +43,27 @@ class IncompleteAnswers(MgralError):
         self.reconciliation = reconciliation
 
     def __str__(self) -> str:
-        found = self.reconciliation
+        answers = self.reconciliation
         return (
-            f"{len(found.matched)} images matched, {len(found.unknown)} unknown, "
-            f"{len(found.missing)} missing, {len(found.refused)} refused items: nothing was kept; "
-            "correct them, or send ?partial=true to keep what matched"
+            f"{len(answers.matched)} images matched, {len(answers.unknown)} unknown, "
+            f"{len(answers.missing)} missing, {len(answers.refused)} refused items: nothing was "
+            "kept; correct them, or send ?partial=true to keep what matched"
         )
 
 
-STATUS: Mapping[type[MgralError], tuple[int, str]] = {
-    InvalidInput: (422, "INVALID_INPUT"),
-    DatasetRefused: (422, "DATASET_REFUSED"),
-    IdempotencyMismatch: (422, "IDEMPOTENCY_MISMATCH"),
-    IncompleteAnswers: (422, "INCOMPLETE_ANSWERS"),
-    NotFound: (404, "NOT_FOUND"),
-    Unreadable: (500, "UNREADABLE"),
-    Conflict: (409, "CONFLICT"),
-    AlreadyExists: (409, "ALREADY_EXISTS"),
-    CycleNotReady: (409, "CYCLE_NOT_READY"),
-    IllegalTransition: (409, "ILLEGAL_TRANSITION"),
-    LeaseHeld: (409, "LEASE_HELD"),
-    Unavailable: (503, "UNAVAILABLE"),
-    BadRequest: (400, "BAD_REQUEST"),
-    Unauthorized: (401, "UNAUTHORIZED"),
-    Forbidden: (403, "FORBIDDEN"),
-    TokenNeeded: (403, "TOKEN_NEEDED"),
-    BodyTooLarge: (413, "BODY_TOO_LARGE"),
-    WrongMediaType: (415, "WRONG_MEDIA_TYPE"),
+STATUS: Mapping[type[MgralError], int] = {
+    InvalidInput: 422,
+    IncompleteAnswers: 422,
+    NotFound: 404,
+    Unreadable: 500,
+    Conflict: 409,
+    Unavailable: 503,
+    TokenNeeded: 403,
 }
+"""Of an error and those derived from it."""
+
+CODES = {413: "BODY_TOO_LARGE", 415: "WRONG_MEDIA_TYPE"}
+"""Of an HTTPException; other statuses have their phrase."""
 
 
 def install(app: FastAPI) -> None:
@@ -123,14 +75,9 @@ def install(app: FastAPI) -> None:
 
 
 def problem(
-    status: int,
-    code: str,
-    detail: str,
-    errors: Sequence[Mapping[str, str]] = (),
-    headers: Mapping[str, str] | None = None,
-    **more: Any,
+    status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, **more: Any
 ) -> Response:
-    body: dict[str, Any] = {
+    body = {
         "type": "about:blank",
         "title": http.HTTPStatus(status).phrase,
         "status": status,
@@ -139,41 +86,40 @@ def problem(
         "code": code,
         **more,
     }
-    if errors:
-        body["errors"] = list(errors)
-    shown = codec.encode_loose(_printable(body))
-    return Response(shown, status, dict(headers or {}), MEDIA)
+    content = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+    return Response(content, status, headers, MEDIA)
+
+
+def code_of(kind: type[Exception]) -> str:
+    """The name of its class: NOT_FOUND of NotFound."""
+    return re.sub("(?<=[a-z])(?=[A-Z])", "_", kind.__name__).upper()
 
 
 def _domain(request: Request, error: Exception) -> Response:
-    found = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), None)
-    if found is None:
+    kind = next((kind for kind in type(error).__mro__ if kind in STATUS), None)
+    if kind is None:
         return _anything(request, error)
-    status, code = found
-    errors: list[Mapping[str, str]] = []
     headers: dict[str, str] = {}
     more: dict[str, Any] = {}
     if isinstance(error, InvalidInput):
-        errors = [{"pointer": _pointer(error.where.split(".")), "detail": error.what}]
+        more["errors"] = [{"pointer": _pointer(error.where.split(".")), "detail": error.what}]
     elif isinstance(error, IncompleteAnswers):
         more["reconciliation"] = codec.plain(error.reconciliation)
-    elif isinstance(error, Unauthorized):
-        headers["WWW-Authenticate"] = "Bearer"
     waiting = isinstance(error, CycleNotReady) and not Status(error.status).terminal
     if waiting or isinstance(error, Unavailable | LeaseHeld):
         headers["Retry-After"] = str(RETRY_S)
-    return problem(status, code, str(error), errors, headers, **more)
+    return problem(STATUS[kind], code_of(type(error)), str(error), headers, **more)
 
 
 def _framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    headers = dict(error.headers or {})
-    if error.status_code == 405:
-        allowed = _methods(request)
-        headers["Allow"] = ", ".join(allowed) or headers.get("Allow", "GET")
-    phrase = http.HTTPStatus(error.status_code).phrase
-    code = re.sub(r"[^A-Z]+", "_", phrase.upper())
-    return problem(error.status_code, code, str(error.detail), (), headers)
+    status, headers = error.status_code, dict(error.headers or {})
+    if status == 204:
+        return Response(status_code=status)
+    if status == 405 and (allowed := _methods(request)):
+        headers["Allow"] = ", ".join(allowed)
+    code = CODES.get(status) or re.sub("[^A-Z]+", "_", http.HTTPStatus(status).phrase.upper())
+    return problem(status, code, str(error.detail), headers)
 
 
 def _validation(request: Request, error: Exception) -> Response:
@@ -182,8 +128,8 @@ def _validation(request: Request, error: Exception) -> Response:
         {"pointer": _pointer([str(part) for part in fault["loc"]]), "detail": str(fault["msg"])}
         for fault in error.errors()
     ]
-    detail = "; ".join(f"{one['pointer']}: {one['detail']}" for one in errors)
-    return problem(422, "INVALID_INPUT", detail, errors)
+    detail = "; ".join(f"{fault['pointer']}: {fault['detail']}" for fault in errors)
+    return problem(422, "INVALID_INPUT", detail, errors=errors)
 
 
 def _anything(request: Request, error: Exception) -> Response:
@@ -192,26 +138,17 @@ def _anything(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """The methods that the path of this request knows."""
+    """The methods of the routes at this request's path."""
     path = request.scope["path"]
-    found: set[str] = set()
-    for template, operations in request.app.openapi()["paths"].items():
-        if re.fullmatch(re.sub(r"\{[^}]+\}", "[^/]+", template), path):
-            found |= {method.upper() for method in operations}
-    return sorted(found)
+    methods = {
+        method.upper()
+        for template, operations in request.app.openapi()["paths"].items()
+        if re.fullmatch(re.sub(r"\{[^}]+\}", "[^/]+", template), path)
+        for method in operations
+    }
+    return sorted(methods)
 
 
 def _pointer(parts: Sequence[str]) -> str:
     """A JSON pointer (RFC 6901) as a fragment."""
     return "#/" + "/".join(part.replace("~", "~0").replace("/", "~1") for part in parts)
-
-
-def _printable(value: Any) -> Any:
-    """The same, its texts without what UTF-8 cannot hold."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, Mapping):
-        return {_printable(key): _printable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_printable(item) for item in value]
-    return value

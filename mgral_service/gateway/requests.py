@@ -8,17 +8,10 @@ import re
 import secrets
 from typing import Annotated
 
-from fastapi import Query, Request
+from fastapi import HTTPException, Query, Request
 from fastapi.security.utils import get_authorization_scheme_param
 
-from mgral_service.gateway.problems import (
-    BadRequest,
-    BodyTooLarge,
-    Forbidden,
-    TokenNeeded,
-    Unauthorized,
-    WrongMediaType,
-)
+from mgral_service.gateway.problems import TokenNeeded
 
 SPEC_BYTES = 1 << 20
 ANSWERS_BYTES = 64 << 20
@@ -41,26 +34,26 @@ class JsonBody:
 
     async def __call__(self, request: Request) -> bytes:
         media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media != "application/json" and not (
-            media.startswith("application/") and media.endswith("+json")
-        ):
-            raise WrongMediaType
-        if request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise WrongMediaType
+        encoding = request.headers.get("content-encoding", "identity").lower()
+        if not re.fullmatch(r"application/(json|.*\+json)", media) or encoding != "identity":
+            raise HTTPException(
+                415, "send JSON as it is: Content-Type: application/json, no Content-Encoding"
+            )
+        too_large = HTTPException(413, f"the body may have {self.limit} bytes at most")
         stated = request.headers.get("content-length", "")
         if stated.isdecimal() and int(stated[:20]) > self.limit:
-            raise BodyTooLarge(self.limit)
+            raise too_large
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
             if len(body) > self.limit:
-                raise BodyTooLarge(self.limit)
+                raise too_large
         return bytes(body)
 
 
 class Guard:
-    """A dependency: the bearer token, or where there is none requests of this machine alone; no
-    requests from other sites' pages.
+    """A dependency: a request carries the bearer token, or without a token comes from this machine;
+    it never comes from another site's page.
     """
 
     def __init__(self, token: str | None) -> None:
@@ -71,12 +64,19 @@ class Guard:
             scheme, given = get_authorization_scheme_param(request.headers.get("authorization"))
             same = secrets.compare_digest(given.strip().encode(), self._token.encode())
             if scheme.lower() != "bearer" or not same:
-                raise Unauthorized
+                raise HTTPException(
+                    401,
+                    "send the service's token: Authorization: Bearer TOKEN",
+                    {"WWW-Authenticate": "Bearer"},
+                )
         elif not _local(request):
-            raise TokenNeeded
+            raise TokenNeeded(
+                "without a token the service answers its own machine alone, by 127.0.0.1 or "
+                "localhost: start it with MGRAL_TOKEN to reach it from elsewhere"
+            )
         origin = request.headers.get("origin")
         if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
-            raise Forbidden
+            raise HTTPException(403, "requests from pages of other sites are refused")
 
 
 def _local(request: Request) -> bool:
@@ -88,14 +88,14 @@ def _local(request: Request) -> bool:
 
 
 def idempotency_key(header: str | None) -> str | None:
-    """The key, bare or quoted: 1 to 255 printable ASCII characters; BadRequest otherwise."""
+    """The key, bare or quoted: 1 to 255 printable ASCII characters; 400 otherwise."""
     if header is None:
         return None
     key = header.strip()
     if len(key) >= 2 and key[0] == key[-1] == '"':
         key = key[1:-1]
     if not (1 <= len(key) <= KEY_CHARACTERS and key.isascii() and key.isprintable()):
-        raise BadRequest("Idempotency-Key: use 1 to 255 printable ASCII characters")
+        raise HTTPException(400, "Idempotency-Key: use 1 to 255 printable ASCII characters")
     return key
 
 
@@ -106,18 +106,19 @@ def page_limit(size: int) -> int:
 
 def page_token(listing: str, after: str) -> str:
     """An opaque token: what comes after `after` in `listing`."""
-    return base64.urlsafe_b64encode(json.dumps([listing, after]).encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(json.dumps([listing, after]).encode()).decode()
 
 
 def after_token(listing: str, token: str) -> str | None:
-    """What `page_token` held, None for the first page; BadRequest for another listing's token."""
+    """What `page_token` held, None for the first page; 400 for another listing's token."""
     if not token:
         return None
     try:
-        padded = token + "=" * (-len(token) % 4)
-        held, after = json.loads(base64.b64decode(padded, altchars="-_", validate=True))
+        held, after = json.loads(base64.b64decode(token, altchars="-_", validate=True))
     except (ValueError, TypeError, RecursionError):
-        raise BadRequest("page_token: send the next_page_token of the page before") from None
+        raise HTTPException(
+            400, "page_token: send the next_page_token of the page before"
+        ) from None
     if held != listing or not isinstance(after, str):
-        raise BadRequest("page_token: belongs to another list or another budget")
+        raise HTTPException(400, "page_token: belongs to another list or another budget")
     return after

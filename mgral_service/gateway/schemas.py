@@ -1,24 +1,21 @@
-"""What the gateway answers, as pydantic models: the border of the domain's values."""
+"""What the gateway answers: a record of the domain and what is known of it now."""
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from mgral_service.domain.records import (
     CycleRecord,
     DatasetRecord,
-    Finding,
-    IngestReport,
-    Problem,
     Progress,
     Reconciliation,
-    SelectedImage,
     Selection,
     Status,
 )
-from mgral_service.domain.specs import CycleSpec, DatasetSpec
 
 
 class Out(BaseModel):
@@ -38,33 +35,23 @@ class ProblemOut(Out):
     reconciliation: dict[str, Any] | None = None
 
 
-class DatasetOut(Out):
-    """Images by role as they are now: annotations of cycles have moved some to `labelled`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetOut(DatasetRecord):
+    """Images by role as they are now: annotations of cycles have moved some to `labelled`.
+    `created`: seconds since the epoch.
+    """
 
     name: str
-    spec: DatasetSpec
-    classes: tuple[str, ...]
-    labelled: int
-    unlabelled: int
-    scoring: int
-    test: int
-    report: IngestReport
-    created: float = Field(description="Seconds since the epoch")
 
     @classmethod
-    def of(cls, record: DatasetRecord, answered: int) -> DatasetOut:
-        """`answered`: pool images that cycles have labelled since."""
-        return cls(
-            name=record.spec.name,
-            spec=record.spec,
-            classes=record.classes,
-            labelled=len(record.labelled) + answered,
-            unlabelled=len(record.unlabelled) - answered,
-            scoring=len(record.scoring),
-            test=len(record.test),
-            report=record.report,
-            created=record.created,
+    def of(cls, record: DatasetRecord, labelled_since: int) -> DatasetOut:
+        """labelled_since: images of the pool that cycles have labelled since registration."""
+        now = replace(
+            record,
+            labelled=record.labelled + labelled_since,
+            unlabelled=record.unlabelled - labelled_since,
         )
+        return cls(name=record.spec.name, **_fields(now))
 
 
 class DatasetsOut(Out):
@@ -72,39 +59,23 @@ class DatasetsOut(Out):
     next_page_token: str
 
 
-class CycleOut(Out):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CycleOut(CycleRecord):
     """`done`: no driver will work on it again. `eta_s`: seconds to the end of this phase, at its
-    mean pace so far.
+    mean pace so far. `created`, `updated`: seconds since the epoch.
     """
 
-    id: str
-    spec: CycleSpec
-    status: Status
     done: bool
-    number: int
-    attempts: int
-    job: str | None
-    created: float = Field(description="Seconds since the epoch")
-    updated: float = Field(description="Seconds since the epoch")
     progress: Progress | None = None
     eta_s: float | None = None
-    problem: Problem | None = None
 
     @classmethod
     def of(cls, record: CycleRecord, progress: Progress | None, now: float) -> CycleOut:
         return cls(
-            id=record.id,
-            spec=record.spec,
-            status=record.status,
             done=record.status.terminal,
-            number=record.number,
-            attempts=record.attempts,
-            job=record.job,
-            created=record.created,
-            updated=record.updated,
             progress=progress,
             eta_s=_eta_s(progress, now - record.updated),
-            problem=record.problem,
+            **_fields(record),
         )
 
 
@@ -115,28 +86,17 @@ class CyclesOut(Out):
     next_page_token: str
 
 
-class SelectionOut(Out):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionOut(Selection):
     """One page of the images to annotate, best first."""
 
-    cycle: str
-    dataset: str
-    requested: str
-    strategy: str
     total: int
-    images: tuple[SelectedImage, ...]
     next_page_token: str
 
     @classmethod
     def of(cls, selection: Selection, start: int, size: int, token: str) -> SelectionOut:
-        return cls(
-            cycle=selection.cycle,
-            dataset=selection.dataset,
-            requested=selection.requested,
-            strategy=selection.strategy,
-            total=len(selection.images),
-            images=selection.images[start : start + size],
-            next_page_token=token,
-        )
+        page = replace(selection, images=selection.images[start : start + size])
+        return cls(total=len(selection.images), next_page_token=token, **_fields(page))
 
 
 class CocoOut(Out):
@@ -149,34 +109,24 @@ class CocoOut(Out):
     annotations: list[dict[str, Any]]
 
 
-class AnswersOut(Out):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswersOut(Reconciliation):
     """How posted annotations met the selection; `status` is the cycle's now."""
 
     cycle: str
     status: Status
-    matched: tuple[str, ...]
-    unknown: tuple[str, ...]
-    missing: tuple[str, ...]
-    refused: tuple[Finding, ...]
-    repaired: tuple[Finding, ...]
-    boxes: int
 
     @classmethod
-    def of(cls, cycle: str, status: Status, found: Reconciliation) -> AnswersOut:
-        return cls(
-            cycle=cycle,
-            status=status,
-            matched=found.matched,
-            unknown=found.unknown,
-            missing=found.missing,
-            refused=found.refused,
-            repaired=found.repaired,
-            boxes=found.boxes,
-        )
+    def of(cls, record: CycleRecord, answers: Reconciliation) -> AnswersOut:
+        return cls(cycle=record.id, status=record.status, **_fields(answers))
 
 
 class HealthOut(Out):
     status: str
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def _eta_s(progress: Progress | None, elapsed_s: float) -> float | None:

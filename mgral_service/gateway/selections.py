@@ -5,23 +5,19 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import time
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Response
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from mgral_service import codec
 from mgral_service.domain.boxes import Annotations
-from mgral_service.domain.errors import (
-    Conflict,
-    CycleNotReady,
-    LeaseHeld,
-)
+from mgral_service.domain.errors import Conflict, CycleNotReady, LeaseHeld
 from mgral_service.domain.records import CycleRecord, Finding, Reconciliation, Selection, Status
-from mgral_service.gateway.documents import body_of, problems_of
+from mgral_service.gateway.openapi import body_of, problems_of
 from mgral_service.gateway.ports import GatewayPorts
-from mgral_service.gateway.problems import BadRequest, IncompleteAnswers
+from mgral_service.gateway.problems import IncompleteAnswers
 from mgral_service.gateway.requests import (
     ANSWERS_BYTES,
     JsonBody,
@@ -74,13 +70,14 @@ def _add_reading(router: APIRouter, ports: GatewayPorts) -> None:
             body, media = _csv(selection), "text/csv; charset=utf-8"
         elif format == "coco":
             dataset = ports.stores.datasets.get(selection.dataset)
-            body = codec.encode_loose(ports.export_coco(selection, dataset))
+            images = ports.stores.datasets.images(selection.dataset)
+            body = codec.encode_loose(ports.export_coco(selection, dataset, images))
             media = "application/json"
         else:
             body, media = _page(selection, budget, page_limit(page_size), token), "application/json"
         tag = f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
-        known = [one.strip().removeprefix("W/") for one in (if_none_match or "").split(",")]
-        if tag in known or "*" in known:
+        held = [held.strip().removeprefix("W/") for held in (if_none_match or "").split(",")]
+        if tag in held or "*" in held:
             return Response(status_code=304, headers={"ETag": tag})
         return Response(body, media_type=media, headers={"ETag": tag})
 
@@ -106,25 +103,26 @@ def _add_answering(router: APIRouter, ports: GatewayPorts) -> None:
         record = _waiting(ports, id)
         selection = ports.selector.top(id, None)
         dataset = ports.stores.datasets.get(record.spec.dataset)
+        images = ports.stores.datasets.images(record.spec.dataset)
         chosen = [image.image_id for image in selection.images]
-        labels, found = ports.read_answers(codec.decode_loose(body), dataset, chosen)
-        labels, found = _without_others(ports, record, labels, found)
-        if not found.matched or not (partial or found.complete):
-            raise IncompleteAnswers(found)
+        labels, answers = ports.read_answers(codec.decode_loose(body), dataset, images, chosen)
+        labels, answers = _without_others(ports, record, labels, answers)
+        if not answers.matched or not (partial or answers.complete):
+            raise IncompleteAnswers(answers)
         record = try_launch(ports, _keep(ports, record, labels))
-        return AnswersOut.of(id, record.status, found)
+        return AnswersOut.of(record, answers)
 
 
 def _page(selection: Selection, budget: int | None, size: int, token: str) -> str:
-    """One page as JSON text; BadRequest for a token of another selection."""
+    """One page as JSON text; 400 for a token of another selection."""
     digest = hashlib.sha256(codec.encode(selection).encode()).hexdigest()[:16]
     listing = f"selection {selection.cycle} {budget} {digest}"
     after = after_token(listing, token) or "0"
     if not (after.isdecimal() and after.isascii() and len(after) < 10):
-        raise BadRequest("page_token: holds no position")
+        raise HTTPException(400, "page_token: holds no position")
     end = int(after) + size
     following = page_token(listing, str(end)) if end < len(selection.images) else ""
-    return SelectionOut.of(selection, int(after), size, following).model_dump_json()
+    return codec.encode(SelectionOut.of(selection, int(after), size, following))
 
 
 def _csv(selection: Selection) -> str:
@@ -148,26 +146,24 @@ def _waiting(ports: GatewayPorts, cycle: str) -> CycleRecord:
 
 
 def _without_others(
-    ports: GatewayPorts, record: CycleRecord, labels: Annotations, found: Reconciliation
+    ports: GatewayPorts, record: CycleRecord, labels: Annotations, answers: Reconciliation
 ) -> tuple[Annotations, Reconciliation]:
     """Refuse images that another cycle has labelled meanwhile: an image is labelled once."""
     taken: dict[str, str] = {}
-    for cycle, answers in ports.stores.datasets.labels(record.spec.dataset):
+    for cycle, others in ports.stores.datasets.labels(record.spec.dataset):
         if cycle != record.id:
-            taken |= dict.fromkeys(answers.ids, cycle)
-    again = [name for name in labels.ids if name in taken]
-    if not again:
-        return labels, found
-    findings = tuple(
+            taken |= dict.fromkeys(others.ids, cycle)
+    refused = tuple(
         Finding("annotations", name, f"was labelled by {taken[name]} already", "refused")
-        for name in again
+        for name in labels.ids
+        if name in taken
     )
-    kept = labels.subset([name for name in labels.ids if name not in taken])
-    return kept, replace(
-        found,
-        matched=kept.ids,
-        refused=(*found.refused, *findings),
-        boxes=len(kept.boxes),
+    labels = labels.subset([name for name in labels.ids if name not in taken])
+    return labels, replace(
+        answers,
+        matched=labels.ids,
+        refused=(*answers.refused, *refused),
+        boxes=len(labels.boxes),
     )
 
 
@@ -186,11 +182,10 @@ def _keep(ports: GatewayPorts, record: CycleRecord, labels: Annotations) -> Cycl
 
 def _lease(ports: GatewayPorts, cycle: str) -> int:
     """The lease, once the driver that has just selected has given it back."""
-    deadline = time.monotonic() + DRIVER_LEAVES_S
-    while True:
-        try:
-            return ports.stores.cycles.acquire(cycle, "annotations", LEASE_S)
-        except LeaseHeld:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
+    patient = Retrying(
+        retry=retry_if_exception_type(LeaseHeld),
+        stop=stop_after_delay(DRIVER_LEAVES_S),
+        wait=wait_fixed(0.05),
+        reraise=True,
+    )
+    return patient(ports.stores.cycles.acquire, cycle, "annotations", LEASE_S)

@@ -1,4 +1,4 @@
-"""Drivers: a cycle gets one, and a new one when it died; who launches it makes no difference."""
+"""Drivers: a cycle gets one, and a new one when it dies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from dataclasses import replace
 
 from mgral_service.domain.errors import IllegalTransition, Unavailable
-from mgral_service.domain.records import EXPERIMENT, CycleRecord, Problem, Status
+from mgral_service.domain.records import CycleRecord, Problem, Status
 from mgral_service.gateway.ports import GatewayPorts
 
 MOST_ATTEMPTS = 5
@@ -33,7 +33,7 @@ def launch_driver(ports: GatewayPorts, record: CycleRecord) -> CycleRecord:
 
 
 def try_launch(ports: GatewayPorts, record: CycleRecord) -> CycleRecord:
-    """`launch_driver`; if that cannot be now the cycle says so, and supervision makes up for it."""
+    """`launch_driver`; where it cannot be started now, supervision starts it later."""
     try:
         return launch_driver(ports, record)
     except Unavailable:
@@ -60,19 +60,17 @@ def move(ports: GatewayPorts, record: CycleRecord, status: Status, lease: int | 
     """The cycle's next status, and the event that says so."""
     now = ports.clock()
     ports.stores.cycles.put(replace(record, status=status, updated=now), lease)
-    tell_status(ports, record.id, status)
+    publish_status(ports, record.id, status)
 
 
-def tell_status(ports: GatewayPorts, cycle: str, status: Status, **more: str) -> None:
-    """The event that a cycle has a status."""
-    data = {"status": status.value, "time": ports.clock(), **more}
+def publish_status(ports: GatewayPorts, cycle: str, status: Status) -> None:
+    """Append the event that a cycle has a status."""
+    data = {"status": status.value, "time": ports.clock()}
     ports.stores.events.append(cycle, "cycle.state_changed", data)
 
 
 def supervise(ports: GatewayPorts, stop: threading.Event, every_s: float = SUPERVISE_S) -> None:
-    """Look for orphans until told to stop. A look that fails is logged, whatever it met: the next
-    may succeed.
-    """
+    """Look for orphans until `stop` is set. A look that fails is logged: the next may succeed."""
     while not stop.wait(every_s):
         try:
             relaunch_orphans(ports)
@@ -102,7 +100,7 @@ def relaunch_orphans(
 
 
 def _orphaned(ports: GatewayPorts, record: CycleRecord, grace_s: float) -> bool:
-    if record.job == EXPERIMENT:  # stopped on purpose, it may be: it is run again by hand
+    if record.experiment:  # stopped on purpose, it may be: its file is run again by hand
         return False
     if not record.status.driven or ports.clock() - record.updated < grace_s:
         return False

@@ -22,8 +22,7 @@ MOST_DETECTIONS = 100
 
 
 class CocoMap:
-    """Mean average precision over IoU .50:.95 ("ap"), at .50 ("ap50") or .30 ("ap30"), 101 recall
-    points.
+    """Mean precision at 101 recalls, for IoU .50:.95 ("ap"), .50 ("ap50") or .30 ("ap30").
 
     At most 100 detections an image and class count. Mean over the classes that have ground truth;
     0.0 when none has. `ignore` objects are COCO crowds: a detection that lies in one counts neither
@@ -41,8 +40,8 @@ class CocoMap:
             return 0.0
         thresholds = THRESHOLDS[self.iou]
         unread = detections.probs[:, :0]  # [K, 0]: the largest array, and not needed here
-        found = replace(detections, probs=unread).subset(annotations.ids)
-        precision = precision_table(self.engine, found, annotations, thresholds)
+        detections = replace(detections, probs=unread).subset(annotations.ids)
+        precision = precision_table(self.engine, detections, annotations, thresholds)
         counted = precision[precision > -1]
         return float(counted.mean()) if counted.size else 0.0
 
@@ -88,72 +87,38 @@ def _by_hotcoco(detections: Detections, annotations: Annotations, classes: list[
 
 
 def _by_pycocotools(detections: Detections, annotations: Annotations, classes: list[int]) -> Any:
-    from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    images = len(annotations.ids)
-    truth = _indexed(COCO(), images, classes, _truth_rows(annotations))
-    found = _indexed(COCO(), images, classes, _found_rows(detections))
-    return COCOeval(truth, found, "bbox")
+    crowds, none = annotations.ignore, np.zeros_like(detections.labels)
+    truth = _indexed(annotations, classes, crowds, np.zeros(len(crowds)))
+    return COCOeval(truth, _indexed(detections, classes, none, detections.scores), "bbox")
 
 
-def _indexed(coco: Any, images: int, classes: list[int], rows: list[dict[str, Any]]) -> Any:
+def _indexed(
+    objects: Annotations | Detections,
+    classes: list[int],
+    crowds: np.ndarray[Any, Any],
+    scores: FloatArray,
+) -> Any:
     """A COCO object filled from memory. Rows count from 1: 0 means "unmatched" to pycocotools."""
+    from pycocotools.coco import COCO
+
+    boxes = _xywh(objects.boxes)
+    names = ("image_id", "category_id", "bbox", "area", "iscrowd", "score")
+    columns = (objects.image, objects.labels, boxes, boxes[:, 2:].prod(1), crowds, scores)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    coco = COCO()
     coco.dataset = {
-        "images": [{"id": image} for image in range(images)],
+        "images": [{"id": image} for image in range(len(objects.ids))],
         "categories": [{"id": label} for label in classes],
-        "annotations": rows,
+        "annotations": [
+            {"id": number, **dict(zip(names, row, strict=True))}
+            for number, row in enumerate(rows, start=1)
+        ],
     }
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco
-
-
-def _truth_rows(annotations: Annotations) -> list[dict[str, Any]]:
-    boxes = _xywh(annotations.boxes).tolist()
-    return [
-        {
-            "id": row + 1,
-            "image_id": image,
-            "category_id": label,
-            "bbox": box,
-            "area": box[2] * box[3],
-            "iscrowd": int(ignore),
-        }
-        for row, (image, label, box, ignore) in enumerate(
-            zip(
-                annotations.image.tolist(),
-                annotations.labels.tolist(),
-                boxes,
-                annotations.ignore.tolist(),
-                strict=True,
-            )
-        )
-    ]
-
-
-def _found_rows(detections: Detections) -> list[dict[str, Any]]:
-    boxes = _xywh(detections.boxes).tolist()
-    return [
-        {
-            "id": row + 1,
-            "image_id": image,
-            "category_id": label,
-            "bbox": box,
-            "area": box[2] * box[3],
-            "iscrowd": 0,
-            "score": score,
-        }
-        for row, (image, label, box, score) in enumerate(
-            zip(
-                detections.image.tolist(),
-                detections.labels.tolist(),
-                boxes,
-                detections.scores.tolist(),
-                strict=True,
-            )
-        )
-    ]
 
 
 def _xywh(boxes: FloatArray) -> FloatArray:

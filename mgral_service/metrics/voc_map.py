@@ -16,8 +16,7 @@ class VocMap:
     """Mean over the classes that have ground truth; 0.0 when none has.
 
     `ignore` objects are VOC's difficult ones: not counted, and a detection that finds one counts
-    neither way. Boxes are continuous (the development kit of VOC adds one pixel to widths and
-    heights; here there is none to add).
+    neither way. Unlike in VOC's development kit, no pixel is added to widths and heights.
     """
 
     def __init__(self, form: Literal["voc07", "voc12"] = "voc12") -> None:
@@ -25,26 +24,26 @@ class VocMap:
 
     def __call__(self, detections: Detections, annotations: Annotations) -> float:
         """mAP as a fraction; both cover the same ids, in any order."""
-        found = detections.subset(annotations.ids)
+        detections = detections.subset(annotations.ids)
         values = [
-            self._average_precision(found, annotations, label)
+            self._average_precision(detections, annotations, label)
             for label in np.unique(annotations.labels[~annotations.ignore]).tolist()
         ]
         return float(np.mean(values)) if values else 0.0
 
-    def _average_precision(self, found: Detections, truth: Annotations, label: int) -> float:
-        rows = np.flatnonzero(found.labels == label)
-        rows = rows[np.argsort(-found.scores[rows], kind="stable")]
-        wanted = np.flatnonzero(truth.labels == label)
+    def _average_precision(self, detections: Detections, truth: Annotations, label: int) -> float:
+        rows = np.flatnonzero(detections.labels == label)
+        rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
+        objects = np.flatnonzero(truth.labels == label)
         hit, void = matches(
-            found.image[rows],
-            found.boxes[rows],
-            truth.image[wanted],
-            truth.boxes[wanted],
-            truth.ignore[wanted],
+            detections.image[rows],
+            detections.boxes[rows],
+            truth.image[objects],
+            truth.boxes[objects],
+            truth.ignore[objects],
         )
         true = np.cumsum(hit[~void])
-        recall = true / int((~truth.ignore[wanted]).sum())
+        recall = true / int((~truth.ignore[objects]).sum())
         precision = true / np.arange(1, len(true) + 1)
         return eleven_points(recall, precision) if self.form == "voc07" else area(recall, precision)
 
@@ -58,11 +57,10 @@ def matches(
 ) -> tuple[BoolArray, BoolArray]:
     """Which detections [K] of one class, best first, are hits, and which count neither way.
 
-    A detection goes to the object of its image that it overlaps most; the second to find an object
-    is a miss.
+    A detection goes to the object that it overlaps most; the second of an object is a miss.
     """
     hit, void = np.zeros(len(image), np.bool_), np.zeros(len(image), np.bool_)
-    found = np.zeros(len(truth_image), np.bool_)
+    taken = np.zeros(len(truth_image), np.bool_)
     order = np.argsort(truth_image, kind="stable")
     bounds = np.searchsorted(truth_image[order], np.stack([image, image + 1]))
     for row, (start, stop) in enumerate(bounds.T.tolist()):
@@ -75,8 +73,8 @@ def matches(
             continue
         target = int(objects[best])
         void[row] = ignore[target]
-        hit[row] = not ignore[target] and not found[target]
-        found[target] = True
+        hit[row] = not ignore[target] and not taken[target]
+        taken[target] = True
     return hit, void
 
 

@@ -16,14 +16,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from mgral_service import codec
-from mgral_service.domain.boxes import Detections, PoolObservation
+from mgral_service.domain.boxes import Detections, PoolPredictions
 from mgral_service.domain.errors import InvalidInput, Unavailable
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
-DIGEST = "sha256"  # the word in a file's metadata
-_COLUMNS = ("image", "boxes", "labels", "scores", "probs")  # of detections
-_PARTS = {"detected": "", "unlearnt": "unlearnt."}  # detections of an observation: their prefix
+DIGEST = "sha256"  # in a file's metadata
+_DETECTIONS = ("image", "boxes", "labels", "scores", "probs")
+_COLUMN = "column."  # before the name of a column
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -33,10 +33,10 @@ class FileArtifacts:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def put(self, cycle: str, name: str, arrays: Arrays, words: Mapping[str, str]) -> None:
+    def put(self, cycle: str, name: str, arrays: Arrays, metadata: Mapping[str, str]) -> None:
         path = self.path(cycle, name)
         whole = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
-        body = save(whole, {**words, DIGEST: _digest(whole, words)})
+        body = save(whole, {**metadata, DIGEST: _digest(whole, metadata)})
         try:
             _write(path, body)
         except OSError as error:
@@ -50,11 +50,11 @@ class FileArtifacts:
         except OSError as error:
             raise Unavailable("artifact store", str(error.strerror)) from error
         try:
-            arrays, words = load(body), _words_of(body)
+            arrays, metadata = load(body), _metadata_of(body)
         except (SafetensorError, ValueError, AttributeError):
             return None
-        digest = words.pop(DIGEST, None)
-        return (arrays, words) if digest == _digest(arrays, words) else None
+        digest = metadata.pop(DIGEST, None)
+        return (arrays, metadata) if digest == _digest(arrays, metadata) else None
 
     def path(self, cycle: str, name: str) -> Path:
         """Where an artifact lies; InvalidInput for names that would leave the folder."""
@@ -64,43 +64,29 @@ class FileArtifacts:
         return self.folder / cycle / f"{name}.safetensors"
 
 
-def observation_to_arrays(
-    observation: PoolObservation,
+def predictions_to_arrays(
+    predictions: PoolPredictions,
 ) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, str]]:
-    """Arrays and words that `arrays_to_observation` turns back."""
-    arrays = {"embeddings": observation.embeddings}
-    arrays |= {f"column.{name}": column for name, column in observation.columns.items()}
-    words = {"ids": json.dumps(observation.ids)}
-    for part, found in (("detected", observation.detections), ("unlearnt", observation.unlearnt)):
-        if found is not None:
-            arrays |= {_PARTS[part] + name: getattr(found, name) for name in _COLUMNS}
-            words[part] = json.dumps(found.ids)
-    return arrays, words
+    """Arrays and metadata that `arrays_to_predictions` turns back."""
+    arrays = {name: getattr(predictions.detections, name) for name in _DETECTIONS}
+    arrays |= {_COLUMN + name: column for name, column in predictions.columns.items()}
+    return arrays | {"embeddings": predictions.embeddings}, {"ids": codec.encode(predictions.ids)}
 
 
-def arrays_to_observation(arrays: Arrays, words: Mapping[str, str]) -> PoolObservation:
+def arrays_to_predictions(arrays: Arrays, metadata: Mapping[str, str]) -> PoolPredictions:
+    ids = codec.decode(tuple[str, ...], metadata["ids"])
+    detections = Detections(ids, *(arrays[name] for name in _DETECTIONS))
     columns = {
-        name.removeprefix("column."): array
+        name.removeprefix(_COLUMN): array
         for name, array in arrays.items()
-        if name.startswith("column.")
+        if name.startswith(_COLUMN)
     }
-    found = {
-        part: Detections(
-            codec.build(tuple[str, ...], json.loads(words[part])),
-            *(arrays[prefix + name] for name in _COLUMNS),
-        )
-        for part, prefix in _PARTS.items()
-        if part in words
-    }
-    ids = codec.build(tuple[str, ...], json.loads(words["ids"]))
-    return PoolObservation(
-        ids, arrays["embeddings"], found["detected"], columns, found.get("unlearnt")
-    )
+    return PoolPredictions(ids, arrays["embeddings"], detections, columns)
 
 
-def _digest(arrays: Arrays, words: Mapping[str, str]) -> str:
-    """SHA-256 of names, types, shapes, bytes and words, in the order of their names."""
-    total = hashlib.sha256(json.dumps(sorted(words.items())).encode())
+def _digest(arrays: Arrays, metadata: Mapping[str, str]) -> str:
+    """SHA-256 of names, types, shapes, bytes and metadata, in the order of their names."""
+    total = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
     for name, array in sorted(arrays.items()):
         total.update(json.dumps([name, array.dtype.str, array.shape]).encode())
         total.update(np.ascontiguousarray(array).data if array.size else b"")
@@ -126,7 +112,7 @@ def _write(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
-def _words_of(body: bytes) -> dict[str, str]:
+def _metadata_of(body: bytes) -> dict[str, str]:
     """The metadata of a safetensors file: its header is JSON after eight bytes of length."""
     length = int.from_bytes(body[:8], "little")
     header = json.loads(body[8 : 8 + length])

@@ -6,30 +6,30 @@ from heapq import heapify, heappop, heapreplace
 
 import numpy as np
 
-from mgral_service.strategies.view import PoolView, Ranking
+from mgral_service.domain.candidate_pool import CandidatePool, Ranking
 
 
-def pick(view: PoolView, budget: int, rng: np.random.Generator) -> Ranking:
-    """Again and again the image that adds most to the sum over classes of ln(1 + objects), expected
-    ones in labelled and picked images; score: what it adds. Ties in the order of ids.
+def pick(pool: CandidatePool, budget: int, rng: np.random.Generator) -> Ranking:
+    """Repeatedly the image that adds most to the sum over classes of ln(1 + expected objects in
+    labelled and picked images); score: what it adds. Ties in the order of ids.
 
-    mAP is a mean over classes, and what one more object teaches falls with those before.
+    mAP is a mean over classes, and another object of a class teaches less than those before.
     """
-    evidence = view.evidence[view.unlabelled]
-    before = 1.0 + view.evidence[view.labelled].sum(axis=0)
-    bounds = np.log1p(evidence / before).sum(axis=1)  # what an image adds never grows
-    best_first = [(-bound, at) for at, bound in enumerate(bounds.tolist())]
-    heapify(best_first)
+    objects = pool.expected_objects[pool.candidates]
+    before = 1.0 + pool.expected_objects[pool.labelled].sum(axis=0)
+    bounds = np.log1p(objects / before).sum(axis=1)  # what an image adds never grows
+    queue = [(-bound, row) for row, bound in enumerate(bounds.tolist())]
+    heapify(queue)
     picked: list[int] = []
     scores: list[float] = []
-    while len(picked) < min(budget, len(evidence)):
-        at = best_first[0][1]
-        gain = float(np.log1p(evidence[at] / before).sum())
-        heapreplace(best_first, (-gain, at))
-        if best_first[0][1] != at:
-            continue  # another one may add more
-        heappop(best_first)
-        picked.append(at)
+    while len(picked) < min(budget, len(objects)):
+        row = queue[0][1]
+        gain = float(np.log1p(objects[row] / before).sum())
+        heapreplace(queue, (-gain, row))
+        if queue[0][1] != row:
+            continue  # another image may add more
+        heappop(queue)
+        picked.append(row)
         scores.append(gain)
-        before = before + evidence[at]
-    return Ranking(view.unlabelled[picked], np.array(scores))
+        before = before + objects[row]
+    return Ranking(pool.candidates[picked], np.array(scores))

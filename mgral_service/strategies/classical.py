@@ -1,36 +1,48 @@
-"""A strategy that needs no table: a rule that picks from a view of the pool."""
+"""A strategy that needs no table: a rule that picks from a candidate pool."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from mgral_service.domain.evidence import Choice
+from mgral_service.domain.candidate_pool import CandidatePool, Ranking
 from mgral_service.domain.ports import Query, Report
+from mgral_service.domain.records import ProxySpec
+from mgral_service.domain.report import Choice
 from mgral_service.strategies.reasons import explain
-from mgral_service.strategies.view import PoolView, Ranking
 
-Pick = Callable[[PoolView, int, np.random.Generator], Ranking]
-"""Picks min(budget, U) distinct unlabelled positions of the view."""
+Pick = Callable[[CandidatePool, int, np.random.Generator], Ranking]
+"""Picks min(budget, U) distinct candidates of the pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """An entry of the registry. display_name: as sentences say it."""
+
+    pick: Pick
+    display_name: str
 
 
 class Classical:
-    """The QueryStrategy around a `Pick`."""
+    """ports.QueryStrategy around a rule."""
 
     needs: frozenset[str] = frozenset()
 
-    def __init__(self, name: str, pick: Pick) -> None:
+    def __init__(self, name: str, rule: Rule) -> None:
         self.name = name
-        self._pick = pick
+        self._rule = rule
+
+    def plan(self, query: Query) -> Sequence[ProxySpec]:
+        return ()
 
     def select(self, query: Query, rng: np.random.Generator, report: Report) -> Choice:
         """The rule's pick, each image with its reason."""
-        view = PoolView(query.split, query.observation, query.classes)
-        return choose(self.name, view, self._pick(view, query.spec.budget, rng))
+        return self.choose(query.pool, rng)
 
-
-def choose(name: str, view: PoolView, ranking: Ranking) -> Choice:
-    """The choice that a ranking by the strategy `name` makes."""
-    reasons = explain(view, name, ranking, {})
-    return Choice(name, view.names(ranking.positions), ranking.scores, reasons)
+    def choose(self, pool: CandidatePool, rng: np.random.Generator) -> Choice:
+        """The rule's pick of pool.batch_size images."""
+        ranking = self._rule.pick(pool, pool.batch_size, rng)
+        reasons = explain(pool, self._rule.display_name, ranking, {})
+        return Choice(self.name, pool.names(ranking.positions), ranking.scores, reasons)

@@ -1,13 +1,13 @@
-"""Core-set: k-center greedy from the labelled images (Sener & Savarese)."""
+"""Core-set: k-center greedy from the labelled images (Sener and Savarese, 2018)."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from mgral_service.domain.acquisition import k_center_greedy
-from mgral_service.strategies.view import PoolView, Ranking
+from mgral_service.domain.candidate_pool import CandidatePool, Ranking
 
 
-def pick(view: PoolView, budget: int, rng: np.random.Generator) -> Ranking:
-    """Again and again the image farthest from labelled and picked ones; score: that distance."""
-    return Ranking(*k_center_greedy(view.points, view.labelled, view.unlabelled, budget))
+def pick(pool: CandidatePool, budget: int, rng: np.random.Generator) -> Ranking:
+    """Repeatedly the image farthest from labelled and picked ones; score: that distance."""
+    return Ranking(*k_center_greedy(pool.points, pool.labelled, pool.candidates, budget))

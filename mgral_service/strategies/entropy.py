@@ -9,32 +9,32 @@ import numpy as np
 
 from mgral_service.domain.acquisition import top_b
 from mgral_service.domain.arrays import FloatArray
-from mgral_service.strategies.view import PoolView, Ranking
+from mgral_service.domain.candidate_pool import CandidatePool, Ranking
 
 
-def most_uncertain(view: PoolView, entropy: FloatArray, budget: int) -> Ranking:
-    """The unlabelled images of highest entropy [N]; ties by id."""
-    pool = view.unlabelled
-    first = top_b(entropy[pool], view.names(pool), budget)
-    return Ranking(pool[first], entropy[pool][first])
+def most_uncertain(pool: CandidatePool, entropy: FloatArray, budget: int) -> Ranking:
+    """The candidates of highest entropy [N]; ties by id."""
+    candidates = pool.candidates
+    first = top_b(entropy[candidates], pool.names(candidates), budget)
+    return Ranking(candidates[first], entropy[candidates][first])
 
 
-def pick_by_mean(view: PoolView, budget: int, rng: np.random.Generator) -> Ranking:
-    """Favours images whose detections are doubtful throughout."""
-    return most_uncertain(view, view.entropy.mean, budget)
+def pick_by_mean(pool: CandidatePool, budget: int, rng: np.random.Generator) -> Ranking:
+    """Favours images whose detections are uncertain throughout."""
+    return most_uncertain(pool, pool.entropy.mean, budget)
 
 
-def pick_by_sum(view: PoolView, budget: int, rng: np.random.Generator) -> Ranking:
+def pick_by_sum(pool: CandidatePool, budget: int, rng: np.random.Generator) -> Ranking:
     """Favours crowded images."""
-    return most_uncertain(view, view.entropy.sum, budget)
+    return most_uncertain(pool, pool.entropy.sum, budget)
 
 
-def pick_by_root(view: PoolView, budget: int, rng: np.random.Generator) -> Ranking:
-    """Mean entropy times the root of the expected objects: doubtful throughout, and about much."""
-    expected = view.evidence.sum(axis=1)
-    return most_uncertain(view, view.entropy.mean * np.sqrt(expected), budget)
+def pick_by_root(pool: CandidatePool, budget: int, rng: np.random.Generator) -> Ranking:
+    """Mean entropy times the root of the expected objects: uncertain throughout, about many."""
+    expected = pool.expected_objects.sum(axis=1)
+    return most_uncertain(pool, pool.entropy.mean * np.sqrt(expected), budget)
 
 
-def pick_by_max(view: PoolView, budget: int, rng: np.random.Generator) -> Ranking:
-    """Favours images with one very doubtful detection."""
-    return most_uncertain(view, view.entropy.max, budget)
+def pick_by_max(pool: CandidatePool, budget: int, rng: np.random.Generator) -> Ranking:
+    """Favours images with one very uncertain detection."""
+    return most_uncertain(pool, pool.entropy.max, budget)

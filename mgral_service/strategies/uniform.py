@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from mgral_service.strategies.view import PoolView, Ranking
+from mgral_service.domain.candidate_pool import CandidatePool, Ranking
 
 
-def pick(view: PoolView, budget: int, rng: np.random.Generator) -> Ranking:
+def pick(pool: CandidatePool, budget: int, rng: np.random.Generator) -> Ranking:
     """Images by a random number each, which is also their score."""
-    lots = rng.random(len(view.unlabelled))
-    first = np.argsort(-lots, kind="stable")[:budget]
-    return Ranking(view.unlabelled[first], lots[first])
+    scores = rng.random(len(pool.candidates))
+    first = np.argsort(-scores, kind="stable")[:budget]
+    return Ranking(pool.candidates[first], scores[first])

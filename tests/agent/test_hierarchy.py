@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mgral_service.agent import hierarchy
-from mgral_service.agent.hierarchy import k_means, nearest, select_by_clusters, shortlist
+from mgral_service.agent.hierarchy import centroids_of, nearest, select_by_clusters, shortlist
 from mgral_service.agent.policy import Policy, score, weights_of
 from mgral_service.agent.streaming import Weights, select
 from mgral_service.domain.arrays import FloatArray
@@ -24,56 +24,54 @@ def weights(lane: int = 1) -> Weights:
     return weights_of(Policy(6, torch.Generator().manual_seed(0)), lane)
 
 
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
 def test_centroids_are_the_same_for_the_same_seed() -> None:
     points = heaps(200)
-    first = k_means(points, 10, rng())
-    np.testing.assert_array_equal(first, k_means(points, 10, rng()))
-    assert not np.array_equal(first, k_means(points, 10, rng(1)))
+    first = centroids_of(points, 10, 0)
+    np.testing.assert_array_equal(first, centroids_of(points, 10, 0))
+    assert not np.array_equal(first, centroids_of(points, 10, 1))
 
 
 def test_centroids_move_to_the_means_of_their_points() -> None:
     points = heaps(400)
-    one = k_means(points, 1, rng())
-    np.testing.assert_allclose(one[0], points.mean(axis=0), atol=0.02)
-    centroids = k_means(points, 12, rng())
-    home = nearest(points, centroids)
-    assert all(len(set(np.arange(400)[home == at] % 8)) <= 2 for at in np.unique(home))
+    middle = centroids_of(points, 1, 0)
+    np.testing.assert_allclose(middle[0], points.mean(axis=0), atol=0.2)
+    centroids = centroids_of(points, 12, 0)
+    members = nearest(points, centroids)
+    assert all(
+        len(set(np.arange(400)[members == centre] % 8)) <= 2 for centre in np.unique(members)
+    )
 
 
 def test_no_more_centroids_than_points() -> None:
     points = heaps(5)
-    assert k_means(points, 9, rng()).shape == (5, 6)
+    assert centroids_of(points, 9, 0).shape == (5, 6)
 
 
 def test_the_clusters_of_the_highest_scores_are_opened_until_they_hold_enough() -> None:
     points = heaps(400)
-    kept = shortlist(weights(), points, 60, 20, rng(), multiple=3.0)
-    assert 60 <= len(kept) <= 200
-    assert (np.diff(kept) > 0).all()
+    rows = shortlist(weights(), points, 60, 20, 0, multiple=3.0)
+    assert 60 <= len(rows) <= 200
+    assert (np.diff(rows) > 0).all()
     scores = score(weights(), points)
-    left = np.setdiff1d(np.arange(400), kept)
-    assert scores[kept].mean() > scores[left].mean()
+    left = np.setdiff1d(np.arange(400), rows)
+    assert scores[rows].mean() > scores[left].mean()
 
 
 def test_the_best_of_tight_clusters_are_those_of_the_full_pass() -> None:
     points = heaps(400)
     full = select(weights(), points, 20)
-    found = select_by_clusters(weights(), points, 60, 20, rng(), multiple=6.0)
-    np.testing.assert_array_equal(found.positions, full.positions)
-    np.testing.assert_allclose(found.scores, full.scores, atol=1e-6)
+    best = select_by_clusters(weights(), points, 60, 20, 0, multiple=6.0)
+    np.testing.assert_array_equal(best.positions, full.positions)
+    np.testing.assert_allclose(best.scores, full.scores, atol=1e-6)
 
 
 @pytest.mark.parametrize(("clusters", "multiple"), [(0, 3.0), (8, 1000.0), (8, 399 / 20)])
 def test_all_clusters_open_give_the_full_pass(clusters: int, multiple: float) -> None:
     points = heaps(400)
     full = select(weights(16), points, 20)
-    found = select_by_clusters(weights(16), points, clusters, 20, rng(), multiple)
-    np.testing.assert_array_equal(found.positions, full.positions)
-    np.testing.assert_array_equal(found.scores, full.scores)
+    best = select_by_clusters(weights(16), points, clusters, 20, 0, multiple)
+    np.testing.assert_array_equal(best.positions, full.positions)
+    np.testing.assert_array_equal(best.scores, full.scores)
 
 
 def test_a_sample_places_the_centroids_of_a_larger_pool(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,6 +79,6 @@ def test_a_sample_places_the_centroids_of_a_larger_pool(monkeypatch: pytest.Monk
     monkeypatch.setattr(hierarchy, "_PER_CLUSTER", 1)
     monkeypatch.setattr(hierarchy, "_ROWS", 64)
     points = heaps(400)
-    kept = shortlist(weights(), points, 20, 10, rng())
-    assert 30 <= len(kept) < 400
-    np.testing.assert_array_equal(kept, shortlist(weights(), points, 20, 10, rng()))
+    rows = shortlist(weights(), points, 20, 10, 0)
+    assert 30 <= len(rows) < 400
+    np.testing.assert_array_equal(rows, shortlist(weights(), points, 20, 10, 0))

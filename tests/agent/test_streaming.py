@@ -22,7 +22,7 @@ from mgral_service.agent.streaming import (
 )
 from mgral_service.domain.arrays import Float32Array
 from mgral_service.domain.errors import InvalidInput
-from mgral_service.domain.transport import standardise
+from mgral_service.domain.value.transport import standardise
 
 
 def pool_of(count: int, dimension: int = 5) -> Float32Array:

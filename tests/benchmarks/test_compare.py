@@ -11,17 +11,16 @@ import pytest
 from benchmarks import compare
 from benchmarks.compare import (
     WORLDS,
-    Kept,
+    PointStore,
     World,
-    as_printed,
     measure_again,
     own_flags,
+    paper_spec,
     play,
     write,
 )
-from benchmarks.curves import Point
-from benchmarks.runs import Job, again, step
-from mgral_service.domain.evidence import TablePoint
+from benchmarks.lib.curves import Point
+from benchmarks.lib.runs import Job, again, step
 from mgral_service.domain.ports import Weights
 from mgral_service.domain.specs import AgentSpec, CycleSpec, DetectorSpec, TableSpec
 
@@ -60,32 +59,28 @@ class Inline:
 def played(
     submit: Inline, file: Path, strategies: Sequence[str] = ("uniform", "coreset")
 ) -> list[Point]:
-    return [point for _, point in play(TINY, strategies, "cpu", submit, 1, Kept(file))]
+    return [point for _, point in play(TINY, strategies, "cpu", submit, 1, PointStore(file))]
 
 
-def test_as_printed_has_every_switch_of_the_paper() -> None:
-    spec = as_printed(WORLDS["digits"].job("mgral", 0, "cpu").spec)
-    table, agent = spec.table, spec.agent
-    assert spec.choice == "agent"
-    assert (table.source, table.design, table.objective) == ("semi_supervised", "uniform", "isd")
-    assert (table.value_model, table.distance, table.cutoff) == ("idw", "exact", "query")
-    assert (table.start, table.rate, table.views, table.online) == ("initial", 1.0, 0, 0)
-    assert (table.average, table.common_draws, table.checkpoints) == (True, False, 1)
-    assert (agent.baseline, agent.memory, agent.draws, agent.lane) == ("paper", 0.5, 1, 0)
-    assert (agent.caution, agent.entropy, agent.clusters) == (0.0, 0.0, 0)
-    assert table.records == WORLDS["digits"].table.records // 8
+def test_the_paper_s_method_has_the_world_s_detector_and_proportions() -> None:
+    world = WORLDS["digits"]
+    spec = paper_spec(world.job("mgral", 0, "cpu").spec)
+    assert (spec.method, spec.choice) == ("paper", "agent")
+    assert spec.detector == world.detector
+    assert spec.table.records == world.table.records // 8
+    assert spec.table.objective == "isd"
+    assert spec.agent.iterations == world.agent.iterations
 
 
-def test_as_printed_is_sed_on_a_pyramid() -> None:
+def test_the_paper_s_method_on_a_pyramid_is_sed() -> None:
     detector = DetectorSpec("retinanet", freeze_backbone=False)
-    table = TableSpec(objective="dense_teacher")
-    assert as_printed(CycleSpec("x", 2, detector=detector, table=table)).table.objective == "sed"
+    assert paper_spec(CycleSpec("x", 2, detector=detector)).table.objective == "sed"
 
 
 def test_only_the_paper_s_method_is_as_printed() -> None:
     world = WORLDS["vehicles"]
     assert world.job("mgral", 1, "cpu").spec.table == world.table
-    assert world.job("mgral-paper", 1, "cpu").spec.table.value_model == "idw"
+    assert world.job("mgral-paper", 1, "cpu").spec.table.advanced.value_model == "idw"
     assert world.job("entropy", 1, "cpu").spec.strategy == "entropy"
 
 
@@ -109,7 +104,7 @@ def test_a_cycle_is_known_by_all_that_makes_its_result() -> None:
 
 
 def test_settings_of_the_table_are_nothing_to_a_classical_strategy() -> None:
-    other = replace(TINY, agent=AgentSpec(iterations=9), table=TableSpec(records=50))
+    other = replace(TINY, agent=AgentSpec(iterations=9), table=TableSpec(records=50, folds=5))
     cycles = [replace(one.job("entropy", 0, "cpu"), cycle=1) for one in (TINY, other)]
     assert cycles[0].key == cycles[1].key
 
@@ -142,24 +137,6 @@ def test_what_was_bought_is_handed_on(tmp_path: Path) -> None:
     assert last.batch[0] == "coreset10"
 
 
-def test_what_was_tried_is_handed_on_by_the_file_too(tmp_path: Path) -> None:
-    class Trying(Inline):
-        def __call__(self, task: object, job: Job, weights: Weights | None) -> Played:
-            tried = (TablePoint(job.cycle, "entropy", 0.3, 0.2, 1.0),) * (job.cycle > 0)
-            found = [[one.index for one in table] for table in job.earlier]
-            assert found == [[number] for number in range(1, job.cycle)]
-            point, weights = super().__call__(task, job, weights).result()
-            future = Played()
-            future.set_result((replace(point, tried=tried), {}))
-            return future
-
-    short = replace(TINY, seeds=1)
-    play(replace(short, cycles=1), ("uniform",), "cpu", Trying(), 1, Kept(tmp_path / "kept.jsonl"))
-    submit = Trying()
-    play(replace(short, cycles=3), ("uniform",), "cpu", submit, 1, Kept(tmp_path / "kept.jsonl"))
-    assert [cycle for _, cycle, _ in submit.done] == [2, 3]
-
-
 def test_an_interrupted_comparison_goes_on_and_a_finished_one_repeats_nothing(
     tmp_path: Path,
 ) -> None:
@@ -177,14 +154,11 @@ def test_an_interrupted_comparison_goes_on_and_a_finished_one_repeats_nothing(
     assert second.carried[0] is False  # its weights were lost, so the detector is fitted again
     assert played(third, file) == whole
     assert third.done == []
-    for name, points in (("a", whole), ("b", played(third, file))):
-        write("digits", points, tmp_path / name)
-    assert (tmp_path / "a/curves.csv").read_text() == (tmp_path / "b/curves.csv").read_text()
 
 
 def test_a_point_is_the_mean_of_so_many_detectors_each_trained_once(tmp_path: Path) -> None:
     file = tmp_path / "kept.jsonl"
-    played = play(TINY, ("uniform", "coreset"), "cpu", Inline(), 1, Kept(file))
+    played = play(TINY, ("uniform", "coreset"), "cpu", Inline(), 1, PointStore(file))
     asked: list[int] = []
 
     def submit(task: object, job: Job, batch: Sequence[str], turn: int) -> "Future[float]":
@@ -194,23 +168,23 @@ def test_a_point_is_the_mean_of_so_many_detectors_each_trained_once(tmp_path: Pa
         future.set_result(0.4 + turn)
         return future
 
-    points = measure_again(played, 3, submit, Kept(file))
+    points = measure_again(played, 3, submit, PointStore(file))
     assert [one.more for one in points] == [(1.4, 2.4)] * len(played)
     assert points[0].mean_ap50 == pytest.approx((0.1 + 1.4 + 2.4) / 3)
     assert sorted(asked) == [1] * 10 + [2] * 10  # two starts, shared, and eight cycles
-    assert measure_again(played, 2, submit, Kept(file))[0].more == (1.4,)
+    assert measure_again(played, 2, submit, PointStore(file))[0].more == (1.4,)
     assert len(asked) == 20
-    assert [one for _, one in play(TINY, ("uniform",), "cpu", Inline(0), 1, Kept(file))]
+    assert [one for _, one in play(TINY, ("uniform",), "cpu", Inline(0), 1, PointStore(file))]
     figures = write("digits", points, tmp_path / "digits")
     assert figures["digits_detectors"] == 3.0
-    assert "the mean of 3 detectors" in (tmp_path / "digits/table.md").read_text()
+    assert "the mean of 3 detectors" in (tmp_path / "digits/digits.md").read_text()
 
 
 def test_more_cycles_start_from_fewer(tmp_path: Path) -> None:
     played(Inline(), tmp_path / "kept.jsonl")
     submit = Inline()
     longer = replace(TINY, cycles=3, seeds=1)
-    play(longer, ("uniform",), "cpu", submit, 1, Kept(tmp_path / "kept.jsonl"))
+    play(longer, ("uniform",), "cpu", submit, 1, PointStore(tmp_path / "kept.jsonl"))
     assert submit.done == [(0, 3, "uniform")]
 
 

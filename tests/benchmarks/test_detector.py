@@ -1,18 +1,35 @@
-"""The detector benchmark runs and gives its figures, good or bad."""
-
-from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import detector
-from benchmarks.harness import DATASETS, Options
+from benchmarks.lib.harness import Options
+from mgral_service.datasets.digits import write_digits
+from mgral_service.domain.specs import DetectorSpec
 
 
-@pytest.mark.skipif(not (DATASETS / "bccd").is_dir(), reason="needs the shared dataset bccd")
-def test_quick_gives_every_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detector, "SPEC", replace(detector.SPEC, steps=1))
-    figures = detector.measure(Options(quick=True, device="cpu"))
-    names = {"ap50", "train_s", "train_cpu_s"}
-    assert set(figures) == names | {f"{name}{kind}" for name in names for kind in ("_100", "_full")}
-    assert all(0 <= figures[name] <= 1 for name in ("ap50", "ap50_100", "ap50_full"))
-    assert all(value > 0 for name, value in figures.items() if name.startswith("train"))
+def test_three_trainings_each_with_its_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_digits(tmp_path / "digits", 4, 2, size=64)
+    trained: list[DetectorSpec] = []
+
+    def train_and_score(spec: DetectorSpec, *others: Any) -> tuple[float, float, float]:
+        trained.append(spec)
+        return 0.5, 1.0, 2.0
+
+    monkeypatch.setattr(detector, "dataset", lambda name: folder)
+    monkeypatch.setattr(detector, "train_and_score", train_and_score)
+    monkeypatch.setattr(detector, "TRAINING_IMAGES", 3)
+    monkeypatch.setattr(detector, "limit_threads", lambda count: None)  # of all later tests
+    figures = detector.measure(Options(quick=False, device="cpu"))
+    assert [(spec.steps, spec.freeze_backbone) for spec in trained] == [
+        (150, True),
+        (100, True),
+        (150, False),
+    ]
+    assert figures["ap50_full"] == 0.5
+    assert figures["train_s_100"] == 1.0
+    assert figures["train_cpu_s"] == 2.0
+    assert len(figures) == 9

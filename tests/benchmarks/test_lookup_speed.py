@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("ot", reason="needs POT, the reference")
 
 from benchmarks import lookup_speed
-from benchmarks.harness import Options
+from benchmarks.lib.harness import Options
 
 TINY = lookup_speed.Size(pool=400, dimension=8, records=8, budget=40, loop=4, reads=2)
 
@@ -23,14 +23,12 @@ def test_exact_reads_are_those_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> N
     assert ranks["spearman_sliced_exact_tilted"] > 0
 
 
-@pytest.mark.parametrize("kind", ["uniform", "tilted"])
-def test_batches_are_open_images_of_the_kind_and_none_is_a_record(
-    kind: lookup_speed.Kind,
-) -> None:
-    seen = lookup_speed.observation(TINY, np.random.default_rng(0))
-    records, batches = lookup_speed.drawn(kind, TINY, seen)
+@pytest.mark.parametrize("design", lookup_speed.DESIGNS)
+def test_batches_are_of_candidates_and_none_is_a_record(design: str) -> None:
+    pool = lookup_speed.made_up_pool(TINY)
+    records, batches = lookup_speed.drawn(lookup_speed.DESIGNS[design], TINY, pool)
     assert (len(records), len(batches)) == (TINY.records, lookup_speed.DRAWS)
-    assert all(len(np.unique(one)) == TINY.budget for one in records + batches)
-    assert min(one.min() for one in records + batches) >= TINY.budget
-    met = {tuple(np.sort(one)) for one in records}
-    assert met.isdisjoint(tuple(np.sort(one)) for one in batches)
+    assert all(len(np.unique(batch)) == TINY.budget for batch in records + batches)
+    assert min(batch.min() for batch in records + batches) >= TINY.budget
+    measured = {tuple(np.sort(record)) for record in records}
+    assert measured.isdisjoint(tuple(np.sort(batch)) for batch in batches)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import map_speed
-from benchmarks.harness import Options
+from benchmarks.lib.harness import Options
 
 
 def test_the_numbers_are_those_of_pycocotools(

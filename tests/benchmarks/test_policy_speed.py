@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks import policy_speed
-from benchmarks.harness import Options
+from benchmarks.lib.harness import Options
 from mgral_service.agent.policy import Policy, walk
 
 

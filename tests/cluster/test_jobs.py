@@ -2,7 +2,7 @@
 
 import json
 import os
-import signal
+import shlex
 import subprocess
 import sys
 import threading
@@ -10,14 +10,18 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import Mock
 
+import psutil
 import pytest
+import ray
 from ray.job_submission import JobSubmissionClient
 
+from mgral_service.app.service import free_port
+from mgral_service.cluster import jobs
 from mgral_service.cluster.jobs import RayJobLauncher
 from mgral_service.datasets.digits import write_digits
 from mgral_service.domain.errors import Unavailable
-from mgral_service.service import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
@@ -55,6 +59,7 @@ def address(folder: Path) -> Iterator[str]:
     }
     command = [str(RAY), "start", "--head", "--block", "--num-cpus", "2"]
     ports = ["--port", str(free_port()), "--dashboard-port", str(port)]
+    ports += ["--dashboard-agent-listen-port", str(free_port())]
     with (folder / "ray.log").open("wb") as log:
         head = subprocess.Popen(
             [*command, *ports, "--dashboard-host", "127.0.0.1"],
@@ -68,8 +73,12 @@ def address(folder: Path) -> Iterator[str]:
         _wait_for(url)
         yield url
     finally:
-        os.killpg(head.pid, signal.SIGTERM)
-        head.wait(60)
+        processes = psutil.Process(head.pid).children(recursive=True)
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes, 10)
+        head.kill()
+        head.wait(10)
 
 
 def _wait_for(url: str) -> None:
@@ -101,8 +110,8 @@ def test_the_same_attempt_twice_is_one_job(address: str) -> None:
     launcher = RayJobLauncher(address)
     job = launcher.launch("cyc_absent", 1)
     assert launcher.launch("cyc_absent", 1) == job
-    known = [one.submission_id for one in JobSubmissionClient(address).list_jobs()]
-    assert known.count(job) == 1
+    listed = [details.submission_id for details in JobSubmissionClient(address).list_jobs()]
+    assert listed.count(job) == 1
     launcher.cancel(job)
     deadline = time.monotonic() + 60
     while launcher.alive(job):
@@ -115,6 +124,22 @@ def test_a_job_that_never_was_is_not_alive(address: str) -> None:
     launcher = RayJobLauncher(address)
     assert not launcher.alive("mgral-nothing-a1")
     launcher.cancel("mgral-nothing-a1")
+
+
+def test_a_driver_joins_the_cluster_it_was_submitted_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the one that was started last on its machine, which Ray's own RAY_ADDRESS may name."""
+    submitted = Mock()
+    monkeypatch.setattr(jobs, "JobSubmissionClient", lambda address: submitted)
+    launcher = RayJobLauncher("http://127.0.0.1:8265")
+    run = f"{shlex.quote(sys.executable)} -m mgral_service run --cycle cyc_1"
+    launcher.launch("cyc_1", 1)
+    assert submitted.submit_job.call_args.kwargs["entrypoint"] == run
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    context = Mock(gcs_address="10.0.0.7:6379")
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+    launcher.launch("cyc_1", 1)
+    joined = f"env RAY_ADDRESS=10.0.0.7:6379 {run}"
+    assert submitted.submit_job.call_args.kwargs["entrypoint"] == joined
 
 
 @pytest.mark.parametrize("status", [401, 503])

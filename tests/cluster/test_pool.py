@@ -1,165 +1,166 @@
-"""A pool of image files, seen and scored by Ray Data, against the same in one process."""
+"""A pool of files, predicted and scored by Ray Data, against the same in one process."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pytest
 import torch
-from PIL import Image
+from pyarrow import parquet
 
 from mgral_service.agent.policy import Policy, score, weights_of
-from mgral_service.agent.streaming import Best, Moments, lane_scorer, lane_steps
+from mgral_service.cli import scan as cli
 from mgral_service.cluster import pool
 from mgral_service.cluster.pool import (
     Actors,
     Refused,
-    observation_in,
-    observe_pool,
     place_of,
+    predict_pool,
     refused,
-    score_pool,
     summarise_pool,
 )
-from mgral_service.datasets.images import squeezed
-from mgral_service.datasets.loading import ImageStore
-from mgral_service.detectors.local import TaskDetector
-from mgral_service.detectors.observer import DetectorObserver
-from mgral_service.domain.boxes import PoolObservation
+from mgral_service.domain.arrays import FloatArray
+from mgral_service.domain.boxes import Detections, PoolPredictions
 from mgral_service.domain.errors import InvalidInput
-from mgral_service.domain.features import agent_state
-from mgral_service.domain.specs import AgentState, DetectorSpec
-from mgral_service.domain.transport import standardise
-from mgral_service.metrics import METRICS
-from mgral_service.scan import Trained, scan
-from tests.detectors.tiny import CLASSES, SIDE, squares
+from mgral_service.domain.value.features import agent_state
+from mgral_service.domain.value.transport import standardise
+from tests.cluster.predictor import IdPredictor
+from tests.doubles import CLASSES, ids, predictions
 
 # Ray Data warns of its own settings.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 
-IMAGES, TRUTH = squares(14)
-SPEC = DetectorSpec(size=SIDE, steps=40, batch=4)
+IDS = ids(14)
 GONE, BROKEN = 3, 7
-KEPT = tuple(name for at, name in enumerate(IMAGES.ids) if at not in (GONE, BROKEN))
-LANE = 3
+READABLE = tuple(image_id for index, image_id in enumerate(IDS) if index not in (GONE, BROKEN))
+
+
+def no_predictor() -> IdPredictor:
+    raise AssertionError
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What the cluster wrote and refused, and what one process sees in the same files."""
+class Predicted:
+    """What the cluster wrote and refused."""
 
     folder: str
     uris: tuple[str, ...]
     refused: tuple[Refused, ...]
-    local: PoolObservation
-    factory: Callable[[], DetectorObserver]
+
+    @property
+    def images(self) -> list[tuple[str, str]]:
+        return list(zip(IDS, self.uris, strict=True))
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Seen:
+def predicted(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Predicted:
     folder = tmp_path_factory.mktemp("a pool")
-    files = [folder / f"{name}.png" for name in IMAGES.ids]
-    for file, pixels in zip(files, IMAGES.pixels, strict=True):
-        Image.fromarray(pixels.transpose(1, 2, 0)).resize((2 * SIDE, SIDE)).save(file)
-    squeeze = [squeezed(Image.open(file), SIDE) for file in files]
-    store = ImageStore(IMAGES.ids, np.stack(squeeze), IMAGES.sizes, IMAGES.position)
-    detector = TaskDetector(SPEC, CLASSES, store, METRICS["ap50"](), seed=0)
-    detector.fit(TRUTH, lambda progress: None)
+    files = [folder / image_id for image_id in IDS]
+    for file in files:
+        file.write_bytes(b"an image")
     files[GONE].unlink()
-    files[BROKEN].write_bytes(b"no image")
+    files[BROKEN].write_bytes(b"a text")
     uris = tuple(file.as_uri() for file in files)
-    out = (folder / "seen").as_uri()
-    factory = partial(DetectorObserver, SPEC, CLASSES, detector.state())
-    lost = observe_pool(list(zip(IMAGES.ids, uris, strict=True)), factory, out, Actors(), 5)
-    return Seen(out, uris, lost, detector.observe(KEPT, lambda progress: None), factory)
+    out = (folder / "predictions").as_uri()
+    factory = partial(IdPredictor, str(folder / "log"))
+    lost = predict_pool(list(zip(IDS, uris, strict=True)), factory, out, Actors(), 5)
+    return Predicted(out, uris, lost)
+
+
+def predictions_in(folder: str) -> PoolPredictions:
+    """In the order given to `predict_pool`."""
+    store, path = place_of(folder)
+    table = parquet.read_table(path, filesystem=store, filters=pc.field("cause").is_null())
+    rows = table.sort_by("position")
+    ids, flat = tuple(rows["id"].to_pylist()), {}
+    for name in ("boxes", "labels", "scores", "probs"):
+        flat[name] = pc.list_flatten(rows[name]).to_numpy()
+    image = np.repeat(np.arange(len(ids)), pc.list_value_length(rows["scores"]).to_numpy())
+    boxes, probs = flat["boxes"].reshape(-1, 4), flat["probs"].reshape(len(image), -1)
+    detections = Detections(ids, image, boxes, flat["labels"], flat["scores"], probs)
+    return PoolPredictions(ids, np.stack(rows["embedding"].to_pylist()), detections)
 
 
 @pytest.mark.cluster
-def test_the_cluster_sees_what_one_process_sees(seen: Seen) -> None:
-    found, wanted = observation_in(seen.folder), seen.local
-    assert found.ids == found.detections.ids == KEPT
-    np.testing.assert_allclose(found.embeddings, wanted.embeddings, atol=1e-5)
-    assert len(wanted.detections.image) > 0
+def test_the_predictions_are_those_of_one_process(predicted: Predicted) -> None:
+    got, wanted = predictions_in(predicted.folder), predictions(READABLE)
+    assert got.ids == got.detections.ids == READABLE
+    np.testing.assert_allclose(got.embeddings, wanted.embeddings, atol=1e-5)
     for name in ("image", "boxes", "labels", "scores", "probs"):
-        ours, theirs = getattr(found.detections, name), getattr(wanted.detections, name)
-        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+        ours, theirs = getattr(got.detections, name), getattr(wanted.detections, name)
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.cluster
-def test_unreadable_images_are_refused_by_their_uri_and_the_others_stay(seen: Seen) -> None:
-    assert [one.id for one in seen.refused] == [IMAGES.ids[GONE], IMAGES.ids[BROKEN]]
-    gone, broken = (one.cause for one in seen.refused)
-    assert gone.startswith(f"{seen.uris[GONE]}: cannot be read: ")
-    assert broken.startswith(f"{seen.uris[BROKEN]}: is not an image of a known format")
-    assert refused(seen.folder) == seen.refused
+def test_unreadable_images_are_refused_by_their_uri_and_the_others_stay(
+    predicted: Predicted,
+) -> None:
+    assert [image.id for image in predicted.refused] == [IDS[GONE], IDS[BROKEN]]
+    gone, broken = (image.cause for image in predicted.refused)
+    assert gone.startswith(f"{predicted.uris[GONE]}: cannot be read: ")
+    assert broken == f"{predicted.uris[BROKEN]}: is no image"
+    assert refused(predicted.folder) == predicted.refused
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("state", ["embedding", "full"])
-def test_the_scores_are_those_of_one_walk(seen: Seen, state: AgentState) -> None:
-    states = agent_state(seen.local, len(CLASSES), state)
-    policy = Policy(states.shape[1], torch.Generator().manual_seed(0))
-    weights = weights_of(policy, LANE)
-    first, *others = summarise_pool(seen.folder, state, Moments.of, 4)
-    assert len(others) > 0
-    scale = sum(others, first).scale
-    steps = lane_steps(len(KEPT), LANE)
-    best = Best(len(KEPT))
-    scorer = partial(lane_scorer, weights, scale, steps)
-    parts = score_pool(seen.folder, state, scorer, 2 * steps, Actors())
-    for positions, scores in parts:
-        best.add(positions, scores)
-    wanted = dict(zip(KEPT, score(weights, standardise(states)), strict=True))
-    found = {IMAGES.ids[at]: one for at, one in zip(best.positions, best.scores, strict=True)}
-    assert found == pytest.approx(wanted, abs=1e-5)
+def test_states_are_summarised_part_by_part(predicted: Predicted) -> None:
+    def total(part: FloatArray) -> FloatArray:
+        assert len(part) <= 4
+        return np.asarray(part.sum(axis=0))
+
+    parts = list(summarise_pool(predicted.folder, "full", total, 4))
+    assert len(parts) > 1
+    states = agent_state(predictions(READABLE), len(CLASSES), "full")
+    np.testing.assert_allclose(sum(parts), states.sum(axis=0), atol=1e-4)
 
 
 @pytest.mark.cluster
-def test_what_was_seen_is_not_looked_at_again(seen: Seen) -> None:
-    points = seen.local.embeddings
-    weights = weights_of(Policy(points.shape[1], torch.Generator().manual_seed(0)), LANE)
-    images = list(zip(IMAGES.ids, seen.uris, strict=True))
-    trained = Trained(_no_observer, weights, "embedding", "agent")
-    found = scan(images, trained, 5, seen.folder, Actors())
-    scores = score(weights, standardise(points))
-    wanted = [KEPT[at] for at in np.argsort(-scores)[:5]]
-    assert [name for name, _, _ in found.images] == wanted
-    assert [uri for _, uri, _ in found.images] == [dict(images)[name] for name in wanted]
-    assert found.refused == seen.refused
+def test_a_scan_of_what_was_predicted_takes_the_best_of_one_walk(
+    predicted: Predicted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In two chunks; and predicts nothing again."""
+    monkeypatch.setattr(cli, "LANES", 2)
+    embeddings = predictions(READABLE).embeddings
+    weights = weights_of(Policy(embeddings.shape[1], torch.Generator().manual_seed(0)), lane=3)
+    agent = cli.CycleAgent(no_predictor, weights, "embedding", "agent")
+    scanned = cli.scan(predicted.images, agent, 5, predicted.folder, Actors())
+    scores = score(weights, standardise(embeddings))
+    best = np.argsort(-scores)[:5]
+    assert [image_id for image_id, _, _ in scanned.images] == [READABLE[index] for index in best]
+    assert [rated for _, _, rated in scanned.images] == pytest.approx(scores[best], abs=1e-5)
+    assert dict(predicted.images).items() >= {(name, uri) for name, uri, _ in scanned.images}
+    assert scanned.refused == predicted.refused
 
 
 @pytest.mark.cluster
-def test_a_folder_of_another_pool_is_refused(seen: Seen) -> None:
+def test_a_folder_of_another_pool_is_refused(predicted: Predicted) -> None:
     with pytest.raises(InvalidInput, match="give an empty folder"):
-        observe_pool([("a", seen.uris[0])], _no_observer, seen.folder, Actors())
+        predict_pool([("a", predicted.uris[0])], no_predictor, predicted.folder, Actors())
 
 
 @pytest.mark.cluster
-def test_an_interrupted_observation_goes_on(seen: Seen, tmp_path: Path) -> None:
+def test_an_interrupted_prediction_goes_on(predicted: Predicted, tmp_path: Path) -> None:
     """And a list may grow at its end."""
-    images = list(zip(IMAGES.ids, seen.uris, strict=True))
-    out = (tmp_path / "seen").as_uri()
-    observe_pool(images[:5], seen.factory, out, Actors(), 5)
-    lost = observe_pool(
-        images, partial(_Noting, seen.factory, str(tmp_path / "asked")), out, Actors()
-    )
-    asked = (tmp_path / "asked").read_text().split()
-    assert sorted(asked) == sorted(name for name in KEPT if IMAGES.position[name] >= 5)
-    assert lost == seen.refused
-    assert observation_in(out).ids == KEPT
-    (torn,) = {next((tmp_path / "seen").glob("*.parquet"))}
+    out = (tmp_path / "predictions").as_uri()
+    first, second = (partial(IdPredictor, str(tmp_path / name)) for name in ("first", "second"))
+    predict_pool(predicted.images[:5], first, out, Actors(), 5)
+    lost = predict_pool(predicted.images, second, out, Actors(), 5)
+    asked = (tmp_path / "second").read_text().split()
+    assert sorted(asked) == [image_id for image_id in READABLE if image_id >= IDS[5]]
+    assert lost == predicted.refused
+    assert predictions_in(out).ids == READABLE
+    torn = next((tmp_path / "predictions").glob("*.parquet"))
     torn.write_bytes(torn.read_bytes()[:100])
     with pytest.raises(InvalidInput, match="delete it, and go on"):
-        observe_pool(images, _no_observer, out, Actors())
+        predict_pool(predicted.images, no_predictor, out, Actors())
 
 
 @pytest.mark.cluster
 def test_actors_that_fill_the_cluster_are_refused(ray_cluster: None, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="ask for fewer"):
-        observe_pool([("a", "/a.png")], _no_observer, str(tmp_path / "seen"), Actors(1000))
+        predict_pool([("a", "/a.png")], no_predictor, str(tmp_path / "out"), Actors(1000))
 
 
 def test_a_file_too_large_is_refused_unread(
@@ -173,27 +174,8 @@ def test_a_file_too_large_is_refused_unread(
     )
 
 
-class _Noting:
-    """An observer that notes what it is asked."""
-
-    def __init__(self, factory: Callable[[], DetectorObserver], file: str) -> None:
-        self._inner, self._file = factory(), file
-
-    def decode(self, data: bytes, uri: str) -> Any:
-        return self._inner.decode(data, uri)
-
-    def observe(self, ids: Sequence[str], images: Sequence[Any]) -> PoolObservation:
-        with Path(self._file).open("a") as file:
-            file.write(" ".join((*ids, "")))
-        return self._inner.observe(ids, images)
-
-
-def _no_observer() -> DetectorObserver:
-    raise AssertionError
-
-
 def test_no_images_need_no_cluster(tmp_path: Path) -> None:
-    assert observe_pool([], _no_observer, str(tmp_path / "seen"), Actors()) == ()
+    assert predict_pool([], no_predictor, str(tmp_path / "out"), Actors()) == ()
 
 
 def test_a_store_is_opened_once_for_all_its_files() -> None:

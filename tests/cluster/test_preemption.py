@@ -15,6 +15,7 @@ from ray.cluster_utils import Cluster
 from mgral_service.cluster.proxies import RayProxyTrainer
 from mgral_service.domain.ports import NOTHING, Weights
 from mgral_service.domain.records import ProxyResult, ProxySpec
+from tests.fakes import proxy_spec
 
 pytestmark = pytest.mark.cluster
 
@@ -29,7 +30,7 @@ class HangingTrainer:
         self._marks = marks
 
     def train(
-        self, specs: Sequence[ProxySpec], starts: Mapping[int, Weights] = NOTHING
+        self, specs: Sequence[ProxySpec], starts: Mapping[int | None, Weights] = NOTHING
     ) -> Iterator[ProxyResult]:
         for spec in specs:
             mark = self._marks / f"{spec.index}"
@@ -44,9 +45,15 @@ class HangingTrainer:
 def nodes() -> Iterator[tuple[Cluster, dict[str, Any]]]:
     """A head that trains nothing, and two workers of one CPU by their ids."""
     store = 100 * 2**20
+    health = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": store},
+        head_node_args={
+            "num_cpus": 0,
+            "include_dashboard": False,
+            "object_store_memory": store,
+            "_system_config": {"health_check_initial_delay_ms": 0, **health},
+        },
     )
     workers = [cluster.add_node(num_cpus=1, object_store_memory=store) for _ in range(2)]
     ray.init(address=cluster.address, log_to_driver=False)
@@ -69,15 +76,15 @@ def test_a_preempted_proxy_starts_over_on_another_node_and_nothing_has_failed(
     cluster, workers = nodes
     tune = tmp_path / "tune"
     trainer = RayProxyTrainer(partial(HangingTrainer, tmp_path), 1, 1.0, 0.0, 0, tune)
-    specs = [ProxySpec(index, (), (), 0) for index in range(3)]
+    specs = [proxy_spec(index) for index in range(3)]
     mark = tmp_path / "1"
     with ThreadPoolExecutor(1) as pool:
         results = pool.submit(lambda: list(trainer.train(specs)))
         while not (mark.exists() and mark.read_text()):
             time.sleep(0.1)
         preempt(cluster, workers[mark.read_text().strip()])
-        found = {result.index: result for result in results.result()}
-    assert [found[index].score for index in range(3)] == [0.0, 0.1, 0.2]
-    assert [found[index].interruptions for index in range(3)] == [0, 1, 0]
+        by_index = sorted(results.result(), key=lambda result: result.index)
+    assert [result.score for result in by_index] == [0.0, 0.1, 0.2]
+    assert [result.interruptions for result in by_index] == [0, 1, 0]
     first, second = mark.read_text().split()
     assert {first, second} == set(workers)

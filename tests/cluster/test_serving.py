@@ -31,7 +31,7 @@ ABSENT = NotFound("trained agent of cycle", "cyc_1")
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "raised"),
     [
         (TimeoutError(), Unavailable),
         (BackPressureError(32, 32), Unavailable),
@@ -40,9 +40,9 @@ ABSENT = NotFound("trained agent of cycle", "cyc_1")
         (RayTaskError("top", "traceback", ZeroDivisionError()), RayTaskError),
     ],
 )
-def test_an_error_is_told_as_what_it_is(error: Exception, told: type[Exception]) -> None:
+def test_an_error_stays_what_it_is(error: Exception, raised: type[Exception]) -> None:
     ranker = ServeRanker()
     ranker._handle = Failing(error)
-    with pytest.raises(told) as raised:
+    with pytest.raises(raised) as caught:
         ranker("cyc_1", 5)
-    assert isinstance(raised.value, MgralError) == (told is not RayTaskError)
+    assert isinstance(caught.value, MgralError) == (raised is not RayTaskError)

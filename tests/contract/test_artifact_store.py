@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from mgral_service.domain.boxes import Detections, PoolObservation
+from mgral_service.domain.boxes import Detections, PoolPredictions
 from mgral_service.domain.errors import InvalidInput, Unavailable
 from mgral_service.store.artifacts import (
     FileArtifacts,
-    arrays_to_observation,
-    observation_to_arrays,
+    arrays_to_predictions,
+    predictions_to_arrays,
 )
 
 
@@ -24,7 +23,7 @@ def artifacts(tmp_path: Path) -> FileArtifacts:
     return FileArtifacts(tmp_path / "artifacts")
 
 
-def test_arrays_and_words_come_back(artifacts: FileArtifacts) -> None:
+def test_arrays_and_metadata_come_back(artifacts: FileArtifacts) -> None:
     arrays = {
         "a": np.arange(6.0).reshape(2, 3).T,
         "b": np.array([], dtype=np.int64),
@@ -90,29 +89,24 @@ def test_a_place_that_takes_no_files_is_unavailable(tmp_path: Path) -> None:
         FileArtifacts(tmp_path / "file").put("cyc_1", "agent", {}, {})
 
 
-@pytest.mark.parametrize("again", [False, True])
-def test_an_observation_comes_back(artifacts: FileArtifacts, again: bool) -> None:
-    found = Detections(
-        ("img_b", "img_a"),
+def test_predictions_come_back(artifacts: FileArtifacts) -> None:
+    ids = ("img_a", "img_b")
+    detections = Detections(
+        ids,
         np.array([1, 1]),
         np.array([[1.0, 2, 3, 4], [5, 6, 7, 8]]),
         np.array([0, 2]),
         np.array([0.5, 0.25]),
         np.full((2, 4), 0.25),
     )
-    unlearnt = replace(found, scores=np.array([0.75, 0.5])).subset(["img_a"]) if again else None
-    columns = {"loss": np.array([1.0, 2.0])}
-    seen = PoolObservation(("img_a", "img_b"), np.eye(2), found, columns, unlearnt)
-    artifacts.put("cyc_1", "observation", *observation_to_arrays(seen))
-    kept = artifacts.get("cyc_1", "observation")
-    assert kept is not None
-    got = arrays_to_observation(*kept)
-    assert (got.ids, got.detections.ids) == (seen.ids, found.ids)
-    np.testing.assert_array_equal(got.embeddings, seen.embeddings)
-    assert (got.unlearnt is None) == (unlearnt is None)
-    for one, other in ((got.detections, found), (got.unlearnt, unlearnt)):
-        if one is not None and other is not None:
-            assert one.ids == other.ids
-            for name in ("image", "boxes", "labels", "scores", "probs"):
-                np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    predictions = PoolPredictions(ids, np.eye(2), detections, {"loss": np.array([1.0, 2.0])})
+    artifacts.put("cyc_1", "predictions", *predictions_to_arrays(predictions))
+    stored = artifacts.get("cyc_1", "predictions")
+    assert stored is not None
+    got = arrays_to_predictions(*stored)
+    assert got.ids == got.detections.ids == ids
+    np.testing.assert_array_equal(got.embeddings, predictions.embeddings)
+    for name in ("image", "boxes", "labels", "scores", "probs"):
+        np.testing.assert_array_equal(getattr(got.detections, name), getattr(detections, name))
+    assert got.columns.keys() == {"loss"}
     np.testing.assert_array_equal(got.columns["loss"], [1.0, 2.0])

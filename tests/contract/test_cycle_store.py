@@ -17,8 +17,8 @@ from mgral_service.domain.errors import (
     NotFound,
     StaleLease,
 )
+from mgral_service.domain.ports import Stores
 from mgral_service.domain.records import Problem, Status
-from mgral_service.store import Stores
 from mgral_service.store.embedded import EmbeddedValkey
 from mgral_service.store.redis import redis_stores
 from tests.fakes import cycle_record
@@ -30,6 +30,14 @@ def test_a_cycle_comes_back_as_it_went_in(stores: Stores) -> None:
     made = stores.cycles.create(cycle_record(), None, "")
     assert made == replace(cycle_record(), number=1)
     assert stores.cycles.get("cyc_1") == made
+
+
+def test_a_cycle_of_an_experiment_has_no_job(stores: Stores) -> None:
+    record = replace(cycle_record(), experiment=True)
+    assert stores.cycles.create(record, None, "") == replace(record, number=1)
+    stores.cycles.put(replace(record, status=Status.FITTING), None)
+    assert stores.cycles.get("cyc_1").experiment
+    assert stores.cycles.get("cyc_1").job is None
 
 
 def test_cycles_are_numbered_by_dataset(stores: Stores) -> None:
@@ -74,8 +82,8 @@ def test_an_unknown_cycle_is_not_found(stores: Stores) -> None:
         lambda: cycles.put(cycle_record("no"), None),
         lambda: cycles.acquire("no", "me", 1.0),
         lambda: cycles.holder("no"),
-        lambda: cycles.put_document("no", "report", "{}", None),
-        lambda: cycles.document("no", "report"),
+        lambda: cycles.put_attachment("no", "report", "{}", None),
+        lambda: cycles.attachment("no", "report"),
         lambda: cycles.page("no", 3),
     ]
     for call in calls:
@@ -85,8 +93,8 @@ def test_an_unknown_cycle_is_not_found(stores: Stores) -> None:
 
 def test_status_moves_forward_only(stores: Stores) -> None:
     record = stores.cycles.create(cycle_record(), None, "")
-    stores.cycles.put(replace(record, status=Status.OBSERVING), None)
-    stores.cycles.put(replace(record, status=Status.OBSERVING, updated=5.0), None)
+    stores.cycles.put(replace(record, status=Status.PREDICTING), None)
+    stores.cycles.put(replace(record, status=Status.PREDICTING, updated=5.0), None)
     with pytest.raises(IllegalTransition):
         stores.cycles.put(replace(record, status=Status.FITTING), None)
     stores.cycles.put(replace(record, status=Status.SELECTED), None)
@@ -110,8 +118,8 @@ def test_attempts_never_fall_and_keep_their_job(stores: Stores) -> None:
     record = stores.cycles.create(cycle_record(), None, "")
     stores.cycles.put(replace(record, attempts=1, job="job-1"), None)
     stores.cycles.put(replace(record, status=Status.FITTING), None)
-    kept = stores.cycles.get("cyc_1")
-    assert (kept.status, kept.attempts, kept.job) == (Status.FITTING, 1, "job-1")
+    stored = stores.cycles.get("cyc_1")
+    assert (stored.status, stored.attempts, stored.job) == (Status.FITTING, 1, "job-1")
 
 
 def test_one_of_twenty_takes_the_lease(stores: Stores) -> None:
@@ -127,7 +135,7 @@ def test_one_of_twenty_takes_the_lease(stores: Stores) -> None:
         except LeaseHeld as error:
             lost.append(error)
 
-    threads = [threading.Thread(target=take, args=(f"driver {at}",)) for at in range(20)]
+    threads = [threading.Thread(target=take, args=(f"driver {number}",)) for number in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -144,15 +152,15 @@ def test_a_lease_taken_over_writes_no_more(stores: Stores) -> None:
     new = stores.cycles.acquire("cyc_1", "new", FOREVER_S)
     assert new > old
     calls: list[Callable[[], None]] = [
-        lambda: stores.cycles.put(replace(record, status=Status.OBSERVING), old),
+        lambda: stores.cycles.put(replace(record, status=Status.PREDICTING), old),
         lambda: stores.cycles.renew("cyc_1", old, 1.0),
-        lambda: stores.cycles.put_document("cyc_1", "report", "{}", old),
+        lambda: stores.cycles.put_attachment("cyc_1", "report", "{}", old),
         lambda: stores.cycles.release("cyc_1", old),
     ]
     for call in calls:
         with pytest.raises(StaleLease):
             call()
-    stores.cycles.put(replace(record, status=Status.OBSERVING), new)
+    stores.cycles.put(replace(record, status=Status.PREDICTING), new)
     assert stores.cycles.holder("cyc_1") == "new"
 
 
@@ -177,26 +185,26 @@ def test_a_released_lease_is_free_and_writes_no_more(stores: Stores) -> None:
 
 
 def test_pages_are_newest_first_and_whole(stores: Stores) -> None:
-    names = [f"cyc_{at}" for at in range(7)]
+    names = [f"cyc_{number}" for number in range(7)]
     for name in names:
         stores.cycles.create(cycle_record(name), None, "")
-    seen: list[str] = []
+    ids: list[str] = []
     after: str | None = None
     while page := stores.cycles.page(after, 3):
-        seen += [record.id for record in page]
-        after = seen[-1]
-        if len(seen) == 3:  # a newcomer moves nothing
+        ids += [record.id for record in page]
+        after = ids[-1]
+        if len(ids) == 3:  # a newcomer moves nothing
             stores.cycles.create(cycle_record("cyc_new"), None, "")
-    assert seen == names[::-1]
+    assert ids == names[::-1]
 
 
-def test_documents_are_kept_by_name(stores: Stores) -> None:
+def test_attachments_have_a_name(stores: Stores) -> None:
     stores.cycles.create(cycle_record(), None, "")
     lease = stores.cycles.acquire("cyc_1", "me", FOREVER_S)
-    stores.cycles.put_document("cyc_1", "report", '{"a": "é"}', lease)
-    stores.cycles.put_document("cyc_1", "selection", "{}", None)
-    assert stores.cycles.document("cyc_1", "report") == '{"a": "é"}'
-    assert stores.cycles.document("cyc_1", "other") is None
+    stores.cycles.put_attachment("cyc_1", "report", '{"a": "é"}', lease)
+    stores.cycles.put_attachment("cyc_1", "selection", "{}", None)
+    assert stores.cycles.attachment("cyc_1", "report") == '{"a": "é"}'
+    assert stores.cycles.attachment("cyc_1", "other") is None
 
 
 def test_redis_stores_travel_by_pickle(valkey: EmbeddedValkey, prefix: str) -> None:

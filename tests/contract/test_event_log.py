@@ -7,12 +7,12 @@ import math
 import pytest
 
 from mgral_service.domain.errors import InvalidInput
+from mgral_service.domain.ports import Stores
 from mgral_service.domain.records import Status
-from mgral_service.store import Stores
 
 
 def test_events_are_read_after_an_id(stores: Stores) -> None:
-    ids = [stores.events.append("cyc_1", "progress", {"done": at}) for at in range(5)]
+    ids = [stores.events.append("cyc_1", "progress", {"done": number}) for number in range(5)]
     assert [event.id for event in stores.events.read("cyc_1", "0", 100)] == ids
     rest = stores.events.read("cyc_1", ids[1], 2)
     assert [(event.id, event.data["done"]) for event in rest] == [(ids[2], 2), (ids[3], 3)]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from mgral_service.domain.errors import InvalidInput, NotFound, StaleLease
-from mgral_service.store import Stores
+from mgral_service.domain.ports import Stores
 from tests.fakes import cycle_record, lookup_record
 
 

@@ -1,38 +1,54 @@
-"""The exam of `QueryStrategy`: every entry of STRATEGIES sits it."""
+"""The exam of `QueryStrategy`: every entry of STRATEGIES takes it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from mgral_service.domain.boxes import PoolObservation
-from mgral_service.domain.errors import InvalidInput
-from mgral_service.domain.evidence import Choice
-from mgral_service.domain.pool import PoolSplit
+from mgral_service.domain.candidate_pool import CandidatePool
 from mgral_service.domain.ports import Query
-from mgral_service.domain.records import Progress
-from mgral_service.domain.specs import AgentSpec, CycleSpec, TableSpec
-from mgral_service.domain.transport import standardise
-from mgral_service.strategies import CLASSICAL, STRATEGIES, rerank
-from tests.domain.pools import CLASSES, divide, mean_of, measure, observe
+from mgral_service.domain.records import LookupRecord, Progress, ProxySpec
+from mgral_service.domain.report import Choice
+from mgral_service.domain.specs import AgentAdvanced, AgentSpec, CycleSpec, TableSpec
+from mgral_service.domain.value.lookup import LookupTable
+from mgral_service.strategies import CLASSICAL, STRATEGIES, display_name, rerank
+from tests.domain.pools import CLASSES, pool_of, predict
 
 NAMES = sorted(STRATEGIES)
-AGENT = AgentSpec(iterations=6, draws=4, lane=16)
+AGENT = AgentSpec(iterations=6, advanced=AgentAdvanced(draws=4, lane=16))
+TABLE = TableSpec(records=24, folds=2)
+FOLDS = tuple(pool_of(40, 14, 5, fold, seed=fold + 1) for fold in range(2))
 
 
-def query_of(
-    name: str, observation: PoolObservation | None = None, labelled: int = 12, budget: int = 7
-) -> Query:
-    observation = observe(60) if observation is None else observation
-    split = divide(observation, labelled)
-    spec = CycleSpec("demo", budget, strategy=name, table=TableSpec(records=12), agent=AGENT)
-    table = None
-    if "table" in STRATEGIES[name]().needs:
-        worth = mean_of(0.3 + 0.1 * standardise(observation.embeddings)[:, 0])
-        table = measure(observation, split, 12, budget, worth)
-    return Query(spec, split, observation, CLASSES, table)
+def query_of(name: str, pool: CandidatePool | None = None) -> Query:
+    pool = pool_of(60, 12, 7) if pool is None else pool
+    spec = CycleSpec("demo", 7, strategy=name, table=TABLE, agent=AGENT)
+    query = Query(spec, pool, FOLDS)
+    plan = STRATEGIES[name]().plan(query)
+    records = [measured(planned) for planned in plan]
+
+    def measure(batches: Mapping[int, tuple[str, ...]]) -> LookupTable:
+        own = [
+            LookupRecord("c1", 100 + fold, "candidate", "agent", fold, batch, 0.4, 0, 1.0)
+            for fold, batch in batches.items()
+        ]
+        return LookupTable.of([*records, *own], FOLDS)
+
+    table = LookupTable.of(records, FOLDS) if records else None
+    return replace(query, table=table, measure=measure)
+
+
+def measured(spec: ProxySpec) -> LookupRecord:
+    """mAP by the mean of the batch's first embedding."""
+    assert spec.fold is not None
+    pool = FOLDS[spec.fold]
+    score = 0.3 + 0.1 * float(pool.points[pool.positions(spec.batch), 0].mean())
+    return LookupRecord(
+        "c1", spec.index, spec.role, spec.chosen_by, spec.fold, spec.batch, score, spec.seed, 1.0
+    )
 
 
 def choose(query: Query, seed: int = 0) -> Choice:
@@ -41,11 +57,11 @@ def choose(query: Query, seed: int = 0) -> Choice:
     return strategy.select(query, np.random.default_rng(seed), lambda progress: None)
 
 
-def check(choice: Choice, query: Query) -> None:
+def check(choice: Choice, pool: CandidatePool) -> None:
     """What every answer keeps to."""
-    assert len(choice.ids) == min(query.spec.budget, len(query.split.unlabelled))
+    assert len(choice.ids) == pool.batch_size
     assert len(set(choice.ids)) == len(choice.ids)
-    assert set(choice.ids) <= set(query.split.unlabelled)
+    assert set(choice.ids) <= set(pool.names(pool.candidates))
     assert choice.scores.shape == (len(choice.ids),)
     assert np.isfinite(choice.scores).all()
     assert len(choice.reasons) == len(choice.ids)
@@ -55,129 +71,85 @@ def check(choice: Choice, query: Query) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_exactly_the_budget_of_distinct_unlabelled_images(name: str) -> None:
     query = query_of(name)
-    check(choose(query), query)
+    check(choose(query), query.pool)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_query_and_seed_give_the_same_answer(name: str) -> None:
-    query = query_of(name)
-    first, second = choose(query), choose(query)
+    first, second = choose(query_of(name)), choose(query_of(name))
     assert first.ids == second.ids
     assert first.scores.tolist() == second.scores.tolist()
     assert first.reasons == second.reasons
-    assert first.evidence == second.evidence
+    assert first.table == second.table
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_order_of_images_does_not_matter(name: str) -> None:
-    query = query_of(name)
-    observation, split = query.observation, query.split
-    turned = observation.subset(np.random.default_rng(5).permutation(observation.ids).tolist())
-    place = {one: at for at, one in enumerate(turned.ids)}
-    table = query.table
-    if table is not None:
-        moved = np.array([place[one] for one in observation.ids])
-        table = replace(table, batches=tuple(moved[batch] for batch in table.batches))
-    other = replace(
-        query,
-        observation=turned,
-        split=PoolSplit(dict(reversed(list(split.labelled.items()))), split.unlabelled[::-1], ()),
-        table=table,
-    )
-    assert choose(other).ids == choose(query).ids
+def test_the_order_in_which_images_come_does_not_matter(name: str) -> None:
+    predictions = predict(60)
+    turned = predictions.subset(np.random.default_rng(5).permutation(predictions.ids).tolist())
+    ids = predictions.ids
+    pool = CandidatePool(turned, ids[11::-1], ids[:11:-1], CLASSES, 7)
+    assert choose(query_of(name, pool)).ids == choose(query_of(name)).ids
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_inputs_stay_as_they_were(name: str) -> None:
-    query = query_of(name)
-    embeddings = query.observation.embeddings.copy()
-    probs = query.observation.detections.probs.copy()
-    scores = [] if query.table is None else query.table.scores.tolist()
-    choose(query)
-    assert np.array_equal(query.observation.embeddings, embeddings)
-    assert np.array_equal(query.observation.detections.probs, probs)
-    if query.table is not None:
-        assert query.table.scores.tolist() == scores
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_a_pool_smaller_than_the_budget_is_taken_whole(name: str, candidates: int) -> None:
+    query = query_of(name, pool_of(12 + candidates, 12, 7))
+    check(choose(query), query.pool)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("open_images", [1, 3])
-def test_a_pool_smaller_than_the_budget_is_taken_whole(name: str, open_images: int) -> None:
-    query = query_of(name, observe(12 + open_images))
-    check(choose(query), query)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_pool_without_detections(name: str) -> None:
-    query = query_of(name, observe(60, most=0))
-    check(choose(query), query)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_embeddings_that_are_not_finite(name: str) -> None:
-    observation = observe(60)
-    embeddings = observation.embeddings.copy()
+def _broken_embeddings() -> CandidatePool:
+    predictions = predict(60)
+    embeddings = predictions.embeddings.copy()
     embeddings[20] = np.nan
     embeddings[:, 3] = np.nan
     embeddings[30, 1] = np.inf
-    query = query_of(name, replace(observation, embeddings=embeddings))
-    check(choose(query), query)
+    return pool_of(predictions=replace(predictions, embeddings=embeddings))
+
+
+def _equal_images() -> CandidatePool:
+    predictions = predict(60, most=0)
+    return pool_of(
+        predictions=replace(predictions, embeddings=np.ones_like(predictions.embeddings))
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_equal_images_are_told_apart_by_id_alone(name: str) -> None:
-    observation = observe(60, most=0)
-    same = np.ones_like(observation.embeddings)
-    query = query_of(name, replace(observation, embeddings=same))
-    check(choose(query), query)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_pool_without_labelled_images(name: str) -> None:
-    query = query_of(name, labelled=0)
-    check(choose(query), query)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_an_image_that_was_not_observed_is_named(name: str) -> None:
-    query = query_of(name)
-    lost = query.split.unlabelled[-1]
-    seen = query.observation.subset(one for one in query.observation.ids if one != lost)
-    with pytest.raises(InvalidInput, match=lost):
-        choose(replace(query, observation=seen))
-
-
-@pytest.mark.parametrize("name", [one for one in NAMES if "table" in STRATEGIES[one]().needs])
-def test_a_missing_table_is_refused_in_words(name: str) -> None:
-    with pytest.raises(InvalidInput, match="table: mgral needs two trained proxies"):
-        choose(replace(query_of(name), table=None))
+@pytest.mark.parametrize(
+    "pool",
+    [
+        pool_of(predictions=predict(60, most=0)),
+        _broken_embeddings(),
+        _equal_images(),
+        pool_of(labelled=0),
+    ],
+    ids=["no detections", "embeddings that are not finite", "equal images", "no labelled image"],
+)
+def test_unusual_pools(name: str, pool: CandidatePool) -> None:
+    check(choose(query_of(name, pool)), pool)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_another_budget_is_ranked_by_the_winner(name: str) -> None:
     query = query_of(name)
     choice = choose(query)
-    for budget in (query.spec.budget, 3, 500):
-        again = rerank(
-            query.spec,
-            query.split,
-            query.observation,
-            CLASSES,
-            choice.agent,
-            choice.strategy,
-            budget,
-            np.random.default_rng(0),
-        )
-        check(again, replace(query, spec=replace(query.spec, budget=budget)))
+    for budget in (7, 3, 500):
+        pool = pool_of(60, 12, budget)
+        rng = np.random.default_rng(0)
+        again = rerank(query.spec, pool, choice.agent, choice.strategy, rng)
+        check(again, pool)
         assert again.strategy == choice.strategy
-        if budget == query.spec.budget:
+        if budget == 7:
             assert again.ids == choice.ids
 
 
 def test_classical_strategies_need_nothing_and_differ() -> None:
     assert all(not STRATEGIES[name]().needs for name in CLASSICAL)
-    chosen = {name: frozenset(choose(query_of(name, observe(150))).ids) for name in CLASSICAL}
+    pool = pool_of(150, 12, 7)
+    chosen = {name: frozenset(choose(query_of(name, pool)).ids) for name in CLASSICAL}
     assert len(set(chosen.values())) == len(chosen)
+    assert len({display_name(name) for name in CLASSICAL}) == len(CLASSICAL)
 
 
 def test_a_report_that_raises_stops_the_agent() -> None:

@@ -55,8 +55,8 @@ def listing(names: Sequence[str], first_id: int = 1) -> dict[str, Any]:
     return {
         "categories": [dict(entry) for entry in CATEGORIES],
         "images": [
-            {"id": at, "file_name": name, "width": 40, "height": 30}
-            for at, name in enumerate(names, first_id)
+            {"id": number, "file_name": name, "width": 40, "height": 30}
+            for number, name in enumerate(names, first_id)
         ],
         "annotations": [],
     }
@@ -64,8 +64,8 @@ def listing(names: Sequence[str], first_id: int = 1) -> dict[str, Any]:
 
 def coco_folder(root: Path, train: int = 4, test: int = 2) -> CocoFolder:
     """Images `a0.png` ... to train on, `t0.png` ... to test on; one cat in `a0.png`."""
-    names = [f"a{at}.png" for at in range(train)]
-    tests = [f"t{at}.png" for at in range(test)]
+    names = [f"a{index}.png" for index in range(train)]
+    tests = [f"t{index}.png" for index in range(test)]
     folder = CocoFolder(root, listing(names), listing(tests))
     for seed, name in enumerate([*names, *tests]):
         folder.add_image(name, picture(seed))
@@ -87,10 +87,10 @@ def voc_folder(root: Path, objects: dict[str, Sequence[str]], first: int = 0) ->
     """
     for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (root / folder).mkdir(parents=True)
-    for seed, (name, found) in enumerate(objects.items(), first):
+    for seed, (name, elements) in enumerate(objects.items(), first):
         (root / f"JPEGImages/{name}.jpg").write_bytes(picture(seed, kind="JPEG"))
         size = "<size><width>40</width><height>30</height></size>"
-        text = f"<annotation>{size}{''.join(found)}</annotation>"
+        text = f"<annotation>{size}{''.join(elements)}</annotation>"
         (root / f"Annotations/{name}.xml").write_text(text)
     (root / "ImageSets/Main/train.txt").write_text("\n".join(objects) + "\n")
     return DatasetSpec("pets", str(root), format="voc", labelled="train")

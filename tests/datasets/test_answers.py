@@ -7,19 +7,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mgral_service.datasets import ingest, record_of
+from mgral_service.datasets import Ingested, ingest
 from mgral_service.datasets.answers import answer_from, coco_of, read_answers
+from mgral_service.domain.boxes import Annotations
 from mgral_service.domain.errors import InvalidInput, NotFound
-from mgral_service.domain.records import DatasetRecord, PredictedBox, SelectedImage, Selection
+from mgral_service.domain.records import PredictedBox, Reconciliation, SelectedImage, Selection
 from tests.datasets.folders import coco_folder
 
 CATEGORIES = [{"id": 50, "name": "dog"}, {"id": 60, "name": "cat"}]
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> DatasetRecord:
-    spec = coco_folder(tmp_path, train=6).write()
-    return record_of(spec, ingest(spec), created=0.0)
+def dataset(tmp_path: Path) -> Ingested:
+    return ingest(coco_folder(tmp_path, train=6).write())
+
+
+def read(
+    payload: Any, dataset: Ingested, selected: list[str]
+) -> tuple[Annotations, Reconciliation]:
+    return read_answers(payload, dataset.record, dataset.images, selected)
 
 
 def answer(images: list[dict[str, Any]], *boxes: dict[str, Any]) -> dict[str, Any]:
@@ -30,8 +36,8 @@ def box(image: Any, bbox: list[float], category: int = 60) -> dict[str, Any]:
     return {"image_id": image, "category_id": category, "bbox": bbox}
 
 
-def test_images_are_found_by_image_id_by_text_id_and_by_file_name(record: DatasetRecord) -> None:
-    a, b, c, d = (image.id for image in record.images[:4])
+def test_images_are_found_by_image_id_by_text_id_and_by_file_name(dataset: Ingested) -> None:
+    a, b, c, d = (image.id for image in dataset.images.images[:4])
     payload = answer(
         [
             {"id": 9, "file_name": "renamed.png", "image_id": c},
@@ -42,7 +48,7 @@ def test_images_are_found_by_image_id_by_text_id_and_by_file_name(record: Datase
         box(9, [1, 2, 3, 4]),
         box(b, [5, 6, 7, 8], category=50),
     )
-    answers, met = read_answers(payload, record, [a, b, c, d])
+    answers, met = read(payload, dataset, [a, b, c, d])
     assert answers.ids == met.matched == (a, b, c, d)
     assert answers.image.tolist() == [1, 2]
     assert answers.boxes.tolist() == [[5, 6, 12, 14], [1, 2, 4, 6]]
@@ -51,15 +57,15 @@ def test_images_are_found_by_image_id_by_text_id_and_by_file_name(record: Datase
     assert met.boxes == 2
 
 
-def test_unknown_unselected_and_missing_images_are_told(record: DatasetRecord) -> None:
-    a, b, c = (image.id for image in record.images[:3])
+def test_unknown_unselected_and_missing_images_are_told(dataset: Ingested) -> None:
+    a, b, c = (image.id for image in dataset.images.images[:3])
     images = [
         {"id": 1, "image_id": a},
         {"id": 2, "image_id": c},
         {"id": 3, "image_id": "img_ffffffffffffffffffff", "file_name": "a1.png"},
         {"id": 4, "file_name": "a9.png"},
     ]
-    answers, met = read_answers(answer(images, box(2, [1, 1, 5, 5])), record, [a, b])
+    answers, met = read(answer(images, box(2, [1, 1, 5, 5])), dataset, [a, b])
     assert met.matched == answers.ids == (a,)
     assert met.unknown == (c, "img_ffffffffffffffffffff", "a9.png")
     assert met.missing == (b,)
@@ -67,20 +73,20 @@ def test_unknown_unselected_and_missing_images_are_told(record: DatasetRecord) -
     assert not met.complete
 
 
-def test_an_image_answered_twice_is_refused_the_second_time(record: DatasetRecord) -> None:
-    a = record.images[0].id
+def test_an_image_answered_twice_is_refused_the_second_time(dataset: Ingested) -> None:
+    a = dataset.images.images[0].id
     images = [{"id": 1, "image_id": a}, {"id": 2, "file_name": "a0.png"}]
     payload = answer(images, box(1, [1, 1, 5, 5]), box(2, [9, 9, 5, 5]))
-    answers, met = read_answers(payload, record, [a])
+    answers, met = read(payload, dataset, [a])
     assert answers.boxes.tolist() == [[1, 1, 6, 6]]
-    assert [(one.record, one.action) for one in met.refused] == [("images[1]", "refused")]
+    assert [(item.record, item.action) for item in met.refused] == [("images[1]", "refused")]
     assert "images[0] has answered already" in met.refused[0].problem
 
 
 def test_boxes_of_an_image_in_another_size_are_scaled_and_in_another_shape_refused(
-    record: DatasetRecord,
+    dataset: Ingested,
 ) -> None:
-    a, b = (image.id for image in record.images[:2])
+    a, b = (image.id for image in dataset.images.images[:2])
     payload = answer(
         [
             {"id": 1, "image_id": a, "width": 80, "height": 60},
@@ -89,15 +95,15 @@ def test_boxes_of_an_image_in_another_size_are_scaled_and_in_another_shape_refus
         box(1, [2, 4, 6, 8]),
         box(2, [2, 4, 6, 8]),
     )
-    answers, met = read_answers(payload, record, [a, b])
+    answers, met = read(payload, dataset, [a, b])
     assert answers.boxes.tolist() == [[1, 2, 4, 6]]
-    assert [one.problem for one in met.repaired] == ["scaled to the file's size"]
+    assert [item.problem for item in met.repaired] == ["scaled to the file's size"]
     assert "stated as 30 x 40, is 40 x 30" in met.refused[0].problem
     assert (met.matched, met.missing, met.complete) == ((a,), (b,), False)
 
 
-def test_boxes_meet_the_rules_of_a_dataset(record: DatasetRecord) -> None:
-    a = record.images[0].id
+def test_boxes_meet_the_rules_of_a_dataset(dataset: Ingested) -> None:
+    a = dataset.images.images[0].id
     payload = answer(
         [{"id": 1, "image_id": a}],
         box(1, [30, 20, 20, 20]),
@@ -108,10 +114,10 @@ def test_boxes_meet_the_rules_of_a_dataset(record: DatasetRecord) -> None:
         box(8, [1, 1, 5, 5]),
     )
     payload["categories"] = [*CATEGORIES, {"id": 80, "name": "wolf"}]
-    answers, met = read_answers(payload, record, [a])
+    answers, met = read(payload, dataset, [a])
     assert answers.boxes.tolist() == [[30, 20, 40, 30]]
-    assert [one.record for one in met.repaired] == ["annotations[0]"]
-    assert {one.record: one.problem for one in met.refused} == {
+    assert [item.record for item in met.repaired] == ["annotations[0]"]
+    assert {item.record: item.problem for item in met.refused} == {
         "annotations[1]": "zero or negative size: [1, 1, 1, 6] (x1, y1, x2, y2)",
         "annotations[2]": "coordinates must be finite numbers, got [1, 1, inf, 6] (x1, y1, x2, y2)",
         "annotations[3]": "unknown category 70",
@@ -132,15 +138,15 @@ def test_boxes_meet_the_rules_of_a_dataset(record: DatasetRecord) -> None:
         {"categories": [{"id": 1}], "images": [], "annotations": []},
     ],
 )
-def test_what_is_not_coco_is_refused(record: DatasetRecord, payload: Any) -> None:
+def test_what_is_not_coco_is_refused(dataset: Ingested, payload: Any) -> None:
     with pytest.raises(InvalidInput) as refused:
-        read_answers(payload, record, [record.images[0].id])
+        read(payload, dataset, [dataset.images.images[0].id])
     assert type(refused.value) is InvalidInput
     assert refused.value.where.startswith("annotations")
 
 
-def selection(record: DatasetRecord) -> Selection:
-    found = (
+def selection(dataset: Ingested) -> Selection:
+    boxes = (
         PredictedBox((1.004, 2.0, 11.0, 22.0), "cat", 0.9),
         PredictedBox((3.0, 4.0, 9.0, 9.5), "dog", 0.25),
     )
@@ -150,17 +156,17 @@ def selection(record: DatasetRecord) -> Selection:
         requested="mgral",
         strategy="mgral",
         images=(
-            SelectedImage(record.images[3].id, 1, 0.75, "far from all labelled images"),
-            SelectedImage(record.images[1].id, 2, 0.5, "unsure", found),
+            SelectedImage(dataset.images.images[3].id, 1, 0.75, "far from all labelled images"),
+            SelectedImage(dataset.images.images[1].id, 2, 0.5, "unsure", boxes),
         ),
     )
 
 
-def test_a_selection_is_exported_with_its_pre_labels(record: DatasetRecord) -> None:
-    content = coco_of(selection(record), record)
+def test_a_selection_is_exported_with_its_pre_labels(dataset: Ingested) -> None:
+    content = coco_of(selection(dataset), dataset.record, dataset.images)
     assert content["images"][0] == {
         "id": 1,
-        "image_id": record.images[3].id,
+        "image_id": dataset.images.images[3].id,
         "file_name": "a3.png",
         "width": 40,
         "height": 30,
@@ -168,7 +174,7 @@ def test_a_selection_is_exported_with_its_pre_labels(record: DatasetRecord) -> N
         "mgral_score": 0.75,
     }
     assert content["categories"] == [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}]
-    assert [(one["image_id"], one["category_id"]) for one in content["annotations"]] == [
+    assert [(box["image_id"], box["category_id"]) for box in content["annotations"]] == [
         (2, 2),
         (2, 1),
     ]
@@ -177,21 +183,23 @@ def test_a_selection_is_exported_with_its_pre_labels(record: DatasetRecord) -> N
     assert {"info", "licenses"} <= set(content)
 
 
-def test_an_export_comes_back_as_it_went(record: DatasetRecord) -> None:
-    chosen = selection(record)
-    payload = json.loads(json.dumps(coco_of(chosen, record), allow_nan=False))
+def test_an_export_comes_back_as_it_went(dataset: Ingested) -> None:
+    chosen = selection(dataset)
+    payload = json.loads(
+        json.dumps(coco_of(chosen, dataset.record, dataset.images), allow_nan=False)
+    )
     ids = [image.image_id for image in chosen.images]
-    answers, met = read_answers(payload, record, ids)
+    answers, met = read(payload, dataset, ids)
     assert met.complete
     assert met.matched == tuple(ids)
     np.testing.assert_allclose(answers.boxes, np.array([[1, 2, 11, 22], [3, 4, 9, 9.5]]), atol=0.01)
     assert answers.labels.tolist() == [1, 0]
 
 
-def test_an_image_that_the_dataset_lacks_cannot_be_exported(record: DatasetRecord) -> None:
+def test_an_image_that_the_dataset_lacks_cannot_be_exported(dataset: Ingested) -> None:
     foreign = Selection("cyc_1", "pets", "mgral", "mgral", (SelectedImage("img_gone", 1, 1.0, ""),))
     with pytest.raises(NotFound, match="img_gone"):
-        coco_of(foreign, record)
+        coco_of(foreign, dataset.record, dataset.images)
 
 
 def test_the_annotator_answers_what_was_asked_and_no_more() -> None:
@@ -206,4 +214,6 @@ def test_the_annotator_answers_what_was_asked_and_no_more() -> None:
     asked = {"images": [{"id": 1, "image_id": "img_b", "file_name": "b.jpg"}]}
     answer = answer_from(asked, truth)
     assert answer["images"] == asked["images"]
-    assert [(one["image_id"], one["bbox"]) for one in answer["annotations"]] == [(1, [5, 6, 7, 8])]
+    assert [(entry["image_id"], entry["bbox"]) for entry in answer["annotations"]] == [
+        (1, [5, 6, 7, 8])
+    ]

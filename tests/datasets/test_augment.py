@@ -23,19 +23,19 @@ def test_the_box_lies_on_the_square_in_every_view() -> None:
             continue
         grey = images[0].mean(0)
         ys, xs = (grey > (grey.max() + grey.median()) / 2).nonzero(as_tuple=True)
-        seen = torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]).float()
-        assert (moved[0, 0] - seen).abs().max() < 2.0
+        bright = torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]).float()
+        assert (moved[0, 0] - bright).abs().max() < 2.0
 
 
 def test_the_same_generator_state_gives_the_same_view_and_takes_eight_numbers_an_image() -> None:
     pixels, boxes = square(32, (4, 4, 20, 20)), torch.tensor([[[4.0, 4, 20, 20]]])
     labels = torch.ones(1, 1, dtype=torch.int64)
-    one, other = np.random.default_rng(3), np.random.default_rng(3)
-    first, second = augment(pixels, boxes, labels, one), augment(pixels, boxes, labels, other)
+    rng, same = np.random.default_rng(3), np.random.default_rng(3)
+    first, second = augment(pixels, boxes, labels, rng), augment(pixels, boxes, labels, same)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     counted = np.random.default_rng(3)
     counted.random(8)
-    assert one.random() == counted.random()
+    assert rng.random() == counted.random()
 
 
 def test_images_stay_in_range_and_padding_stays_padding() -> None:

@@ -27,11 +27,12 @@ def real(name: str) -> str:
 
 def test_vehicles_are_read_whole() -> None:
     got = ingest(DatasetSpec("vehicles", real("vehicles_openimages"), test="test.json"))
-    assert got.classes == ("Ambulance", "Bus", "Car", "Motorcycle", "Truck")
-    assert (len(got.labelled) + len(got.scoring), len(got.test)) == (439, 188)
+    record = got.record
+    assert record.classes == ("Ambulance", "Bus", "Car", "Motorcycle", "Truck")
+    assert (record.labelled, record.test) == (439, 188)
     assert np.bincount(got.annotations.labels).tolist() == [126, 141, 651, 140, 136]
-    assert (got.report.accepted_images, got.report.accepted_boxes) == (627, 1194)
-    assert got.report.findings == ()
+    assert (record.report.accepted_images, record.report.accepted_boxes) == (627, 1194)
+    assert record.report.findings == ()
 
 
 def test_both_forms_of_bccd_hold_the_same_boxes() -> None:
@@ -42,21 +43,23 @@ def test_both_forms_of_bccd_hold_the_same_boxes() -> None:
             "bccd-voc", f"{root}/VOC", format="voc", labelled="trainval.txt", test="test.txt"
         )
     )
-    assert voc.classes == ("Platelets", "RBC", "WBC")
-    assert coco.classes == ("RBC", "WBC", "Platelets")
-    assert [(one.record, one.action) for one in voc.report.findings] == [
+    voc_classes, coco_classes = voc.record.classes, coco.record.classes
+    assert voc_classes == ("Platelets", "RBC", "WBC")
+    assert coco_classes == ("RBC", "WBC", "Platelets")
+    assert [(finding.record, finding.action) for finding in voc.record.report.findings] == [
         ("BloodImage_00338.xml object[12]", "refused"),
         ("BloodImage_00343.xml object[3]", "refused"),
     ]
-    assert [Path(one.file).stem for one in coco.images] == [
-        Path(one.file).stem for one in voc.images
-    ]
-    assert {(one.width, one.height) for one in voc.images} == {(640, 480)}
+    coco_files, voc_files = (
+        [Path(image.file).stem for image in got.images.images] for got in (coco, voc)
+    )
+    assert coco_files == voc_files
+    assert {(image.width, image.height) for image in voc.images.images} == {(640, 480)}
     a, b = coco.annotations, voc.annotations
     assert a.image.tolist() == b.image.tolist()
     assert len(a.boxes) == 4886
     np.testing.assert_allclose(2 * a.boxes, b.boxes, atol=0.021)
-    assert [coco.classes[label] for label in a.labels] == [voc.classes[label] for label in b.labels]
+    assert [coco_classes[label] for label in a.labels] == [voc_classes[label] for label in b.labels]
     assert not b.ignore.any()
 
 

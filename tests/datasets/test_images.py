@@ -146,10 +146,10 @@ def test_16_bit_grey_keeps_its_high_byte() -> None:
     assert (squeezed(decode_image(encoded(grey, "PNG"), "a"), 4) == 0x80).all()
 
 
-@pytest.mark.parametrize(("value", "kept"), [(200, 200), (0x80FF, 0x80)])
-def test_32_bit_grey_of_8_or_16_bits_is_what_it_is(value: int, kept: int) -> None:
+@pytest.mark.parametrize(("value", "expected"), [(200, 200), (0x80FF, 0x80)])
+def test_32_bit_grey_of_8_or_16_bits_is_what_it_is(value: int, expected: int) -> None:
     grey = Image.fromarray(np.full((3, 6), value, dtype=np.int32))
-    assert (squeezed(decode_image(encoded(grey, "TIFF"), "a"), 4) == kept).all()
+    assert (squeezed(decode_image(encoded(grey, "TIFF"), "a"), 4) == expected).all()
 
 
 @pytest.mark.parametrize("pixels", [np.float32(0.5), np.int32(2**20), np.int32(-1)])

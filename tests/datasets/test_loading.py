@@ -16,13 +16,14 @@ import psutil
 import pytest
 from PIL import Image
 
+from mgral_service.datasets import images as image_files
 from mgral_service.datasets import ingest, loading
 from mgral_service.datasets.images import decode_image
 from mgral_service.datasets.loading import ImageStore, load_images, map_images, memory_left
 from mgral_service.domain.boxes import Annotations, Detections
 from mgral_service.domain.errors import DatasetRefused, StaleLease, Unavailable
-from mgral_service.domain.records import ImageRecord, Progress, ProxySpec
-from mgral_service.domain.specs import DetectorSpec, TableSpec
+from mgral_service.domain.records import ImageRecord, Progress
+from mgral_service.domain.specs import DetectorAdvanced, DetectorSpec
 from tests.datasets.folders import coco_folder, picture
 from tests.detectors.tiny import CLASSES, SIDE, squares
 
@@ -30,7 +31,7 @@ from tests.detectors.tiny import CLASSES, SIDE, squares
 def ingested(root: Path) -> tuple[ImageRecord, ...]:
     folder = coco_folder(root)
     folder.add_image("a1.png", picture(50, 80, 20))
-    return ingest(folder.write()).images
+    return ingest(folder.write()).images.images
 
 
 def load(root: Path, images: tuple[ImageRecord, ...], size: int = 20) -> ImageStore:
@@ -52,10 +53,10 @@ def test_images_are_kept_in_order_at_training_size(tmp_path: Path) -> None:
 def test_boxes_go_to_training_pixels_and_detections_come_back(tmp_path: Path) -> None:
     folder = coco_folder(tmp_path)
     got = ingest(folder.write())
-    store = load(tmp_path, got.images)
+    store = load(tmp_path, got.images.images)
     scaled = store.scale(got.annotations)
     np.testing.assert_allclose(scaled.boxes, [[5, 10 / 3, 15, 10]])  # x / 2, y * 2 / 3
-    found = Detections(
+    detections = Detections(
         scaled.ids,
         scaled.image,
         scaled.boxes,
@@ -63,13 +64,13 @@ def test_boxes_go_to_training_pixels_and_detections_come_back(tmp_path: Path) ->
         np.array([0.5]),
         np.array([[0.5, 0.25, 0.25]]),
     )
-    np.testing.assert_allclose(store.unscale(found).boxes, got.annotations.boxes)
+    np.testing.assert_allclose(store.unscale(detections).boxes, got.annotations.boxes)
 
 
 def test_no_boxes_are_scaled_to_no_boxes(tmp_path: Path) -> None:
     got = ingest(coco_folder(tmp_path).write())
-    store = load(tmp_path, got.images)
-    empty = got.annotations.subset(got.test)
+    store = load(tmp_path, got.images.images)
+    empty = got.annotations.subset(got.images.test)
     assert store.scale(empty).boxes.shape == (0, 4)
 
 
@@ -94,10 +95,10 @@ def test_a_record_that_points_outside_the_root_is_refused(tmp_path: Path) -> Non
         load(tmp_path / "root", (replace(images[0], file="../a.png"),))
 
 
-def test_progress_is_told(tmp_path: Path) -> None:
-    told: list[Progress] = []
-    load_images(tmp_path, ingested(tmp_path), 20, told.append)
-    assert (told[-1].phase, told[-1].done, told[-1].total) == ("LOADING", 6, 6)
+def test_progress_ends_at_the_total(tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    load_images(tmp_path, ingested(tmp_path), 20, reports.append)
+    assert reports[-1] == Progress("LOADING", 6, 6)
 
 
 def test_no_images_give_an_empty_store(tmp_path: Path) -> None:
@@ -111,21 +112,21 @@ def test_no_images_give_an_empty_store(tmp_path: Path) -> None:
 def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every image is too much, and a chunk has two."""
     monkeypatch.setattr(loading, "SHARE", 0.0)
-    monkeypatch.setattr(loading, "CHUNK", 2)
+    monkeypatch.setattr("mgral_service.datasets.images.CHUNK", 2)
     monkeypatch.setattr(loading, "WAIT_S", 0.01)
 
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each image was decoded, by its file."""
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
 
     def counted(data: bytes, file: str) -> Image.Image:
-        seen[file] += 1
+        counts[file] += 1
         return decode_image(data, file)
 
     monkeypatch.setattr(loading, "decode_image", counted)
-    return seen
+    return counts
 
 
 def load_mapped(root: Path, images: tuple[ImageRecord, ...], size: int = 20) -> ImageStore:
@@ -187,9 +188,9 @@ def test_another_order_or_size_is_another_file(tmp_path: Path) -> None:
 def test_a_mapped_store_pickles_without_its_pixels(tmp_path: Path) -> None:
     images = ingested(tmp_path)
     mapped = load_mapped(tmp_path, images, 500)  # 4.5 MB
-    words = pickle.dumps(mapped)
-    assert len(words) < 2000
-    back = pickle.loads(words)
+    pickled = pickle.dumps(mapped)
+    assert len(pickled) < 2000
+    back = pickle.loads(pickled)
     assert back.file == mapped.file
     assert (back.ids, back.position) == (mapped.ids, mapped.position)
     np.testing.assert_array_equal(back.pixels, mapped.pixels)
@@ -222,7 +223,8 @@ def test_decoding_goes_on_where_it_was_interrupted(tmp_path: Path, decoded: Coun
 
 
 def die_at_the_third(root: Path, images: tuple[ImageRecord, ...]) -> None:
-    loading.SHARE, loading.CHUNK = 0.0, 1
+    loading.SHARE = 0.0
+    image_files.CHUNK = 1
 
     def die(progress: Progress) -> None:
         if progress.done == 3:
@@ -262,20 +264,20 @@ def test_a_part_without_a_header_counts_for_nothing(tmp_path: Path, left: bytes)
 def test_two_at_once_decode_every_image_once(tmp_path: Path, decoded: Counter[str]) -> None:
     images = ingested(tmp_path)
     with ThreadPoolExecutor(2) as pool:
-        one, other = pool.map(lambda _: load_mapped(tmp_path, images), range(2))
+        first, second = pool.map(lambda _: load_mapped(tmp_path, images), range(2))
     assert decoded == {image.file: 1 for image in images}
-    assert one.file == other.file
-    np.testing.assert_array_equal(one.pixels, other.pixels)
+    assert first.file == second.file
+    np.testing.assert_array_equal(first.pixels, second.pixels)
 
 
 @pytest.mark.usefixtures("no_memory")
 def test_who_waits_for_another_tells_its_progress(tmp_path: Path) -> None:
-    """The other one has kept two chunks of two images; told of that, this one gives up."""
+    """The other has written two chunks of two images; this one gives up at that report."""
     images = ingested(tmp_path)
-    told: list[Progress] = []
+    reports: list[Progress] = []
 
     def hear(progress: Progress) -> None:
-        told.append(progress)
+        reports.append(progress)
         raise StaleLease("cyc_1", 1)
 
     def other(progress: Progress) -> None:
@@ -284,7 +286,7 @@ def test_who_waits_for_another_tells_its_progress(tmp_path: Path) -> None:
                 load_images(tmp_path, images, 20, hear, tmp_path / "kept")
 
     load_images(tmp_path, images, 20, other, tmp_path / "kept")
-    assert told == [Progress("LOADING", 4, 6)]
+    assert reports == [Progress("LOADING", 4, 6)]
 
 
 @pytest.mark.usefixtures("no_memory")
@@ -329,24 +331,20 @@ def certainty(detections: Detections, annotations: Annotations) -> float:
     return float(detections.scores.sum())
 
 
-@pytest.mark.parametrize("views", [0, 2])
-def test_mapped_images_train_the_same_weights(tmp_path: Path, views: int) -> None:
-    from mgral_service.detectors.local import LocalProxyTrainer, TaskDetector  # loads torch
+@pytest.mark.parametrize("augmentations", [0, 2])
+def test_mapped_images_train_the_same_weights(tmp_path: Path, augmentations: int) -> None:
+    from mgral_service.detectors.local import TaskDetector  # loads torch
 
     images, truth = squares(16)
     np.save(tmp_path / "images.npy", images.pixels)
     mapped = map_images(images.ids, images.sizes, tmp_path / "images.npy")
-    spec = DetectorSpec(size=SIDE, steps=2, batch=4, learning_rate=1e-2)
-    labelled, scoring, pool = truth.ids[:6], truth.ids[6:10], truth.ids[10:]
-    table = TableSpec(steps=2, views=views, objective="csd")
-    scores, states, seen = [], [], []
+    advanced = DetectorAdvanced(augmentations=augmentations)
+    spec = DetectorSpec(size=SIDE, steps=2, batch=4, learning_rate=1e-2, advanced=advanced)
+    states, embeddings = [], []
     for store in (images, mapped):
-        proxies = LocalProxyTrainer(spec, table, CLASSES, store, truth, scoring, certainty)
-        scores += [one.score for one in proxies.train([ProxySpec(0, labelled, pool[:4], 7)])]
         detector = TaskDetector(spec, CLASSES, store, certainty, seed=0)
-        detector.fit(truth.subset(labelled), lambda progress: None)
+        detector.fit(truth.subset(truth.ids[:6]), lambda progress: None)
         states.append(detector.state())
-        seen.append(detector.observe(pool, lambda progress: None).embeddings)
-    assert scores[0] == scores[1] != 0
+        embeddings.append(detector.predict(truth.ids[6:], lambda progress: None).embeddings)
     assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
-    np.testing.assert_array_equal(seen[0], seen[1])
+    np.testing.assert_array_equal(embeddings[0], embeddings[1])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mgral_service.datasets.scenes import MOST_DIGITS, Scene, compose, jitter
+from mgral_service.datasets.scenes import CROWDED, Scene, SceneStyle, compose, jitter
 from mgral_service.domain.arrays import FloatArray
 
 SQUARE = np.zeros((1, 8, 8))
@@ -25,7 +25,7 @@ def test_boxes_lie_within_the_scene_and_are_as_large_as_promised(size: int) -> N
     for seed in range(10):
         made = scene(seed, size)
         assert made.pixels.shape == (size, size, 3)
-        assert len(made.boxes) == len(made.digits) <= MOST_DIGITS
+        assert len(made.boxes) == len(made.digits) <= CROWDED.digits[1]
         assert (made.digits == 4).all()
         assert (made.boxes >= 0).all()
         assert (made.boxes <= size).all()
@@ -37,6 +37,21 @@ def test_boxes_lie_within_the_scene_and_are_as_large_as_promised(size: int) -> N
 def test_digits_are_of_the_classes_drawn() -> None:
     made = compose(GLYPHS, shares(7), 96, np.random.default_rng(0))
     assert set(made.digits.tolist()) == {7}
+
+
+def test_a_style_says_how_many_digits_and_how_large() -> None:
+    style = SceneStyle(digits=(2, 2), heights=(0.3, 0.4), fragments=(0, 0))
+    for seed in range(5):
+        made = compose(GLYPHS, shares(1), 96, np.random.default_rng(seed), style)
+        heights = made.boxes[:, 3] - made.boxes[:, 1]
+        assert len(made.digits) == 2
+        assert (heights > 0.2 * 96).all()
+
+
+def test_an_empty_scene_has_boxes_of_no_rows_and_can_be_jittered() -> None:
+    rng = np.random.default_rng(0)
+    empty = compose(GLYPHS, shares(1), 64, rng, SceneStyle(digits=(0, 0)))
+    assert empty.boxes.shape == jitter(empty, rng).boxes.shape == (0, 4)
 
 
 def test_the_same_seed_gives_the_same_scene() -> None:
@@ -53,5 +68,5 @@ def test_a_near_duplicate_is_near_and_moves_its_boxes_along() -> None:
         assert np.abs(copy.boxes - original.boxes).max() <= 4
         assert (copy.boxes >= 0).all()
         assert (copy.boxes <= 96).all()
-        thumbs = [one.pixels.reshape(6, 16, 6, 16, 3).mean((1, 3)) for one in (original, copy)]
+        thumbs = [made.pixels.reshape(6, 16, 6, 16, 3).mean((1, 3)) for made in (original, copy)]
         assert np.corrcoef(thumbs[0].ravel(), thumbs[1].ravel())[0, 1] > 0.8

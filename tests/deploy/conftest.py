@@ -37,7 +37,9 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def parse() -> Callable[[str], list[Document]]:
     """The documents of a YAML text."""
-    return lambda text: [one for one in yaml.load_all(text, Strict) if one is not None]
+    return lambda text: [
+        document for document in yaml.load_all(text, Strict) if document is not None
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -52,13 +54,13 @@ def manifests(
 @pytest.fixture(scope="session")
 def objects(manifests: Mapping[str, list[Document]]) -> Mapping[tuple[str, str], Document]:
     """Kubernetes objects by kind and name."""
-    found: dict[tuple[str, str], Document] = {}
+    objects: dict[tuple[str, str], Document] = {}
     for file, documents in manifests.items():
         for document in documents:
             key = (document["kind"], document["metadata"]["name"])
-            assert key not in found, f"{key} again in {file}"
-            found[key] = document
-    return found
+            assert key not in objects, f"{key} again in {file}"
+            objects[key] = document
+    return objects
 
 
 @pytest.fixture(scope="session")
@@ -70,14 +72,14 @@ def serve_config(repository: Path, parse: Callable[[str], list[Document]]) -> Do
 @pytest.fixture(scope="session")
 def clusters(objects: Mapping[tuple[str, str], Document]) -> Mapping[str, Document]:
     """RayCluster specs by the kind of object they are in."""
-    found = {}
+    specs = {}
     for (kind, _), document in objects.items():
         spec = document.get("spec", {})
         if kind == "RayCluster":
-            found[kind] = spec
+            specs[kind] = spec
         elif kind in {"RayService", "RayJob"}:
-            found[kind] = spec["rayClusterConfig" if kind == "RayService" else "rayClusterSpec"]
-    return found
+            specs[kind] = spec["rayClusterConfig" if kind == "RayService" else "rayClusterSpec"]
+    return specs
 
 
 @pytest.fixture(scope="session")

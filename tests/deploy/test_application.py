@@ -16,7 +16,7 @@ import httpx2 as httpx
 import pytest
 import yaml
 
-from mgral_service.service import free_port, use_token
+from mgral_service.app.service import free_port, use_token
 from mgral_service.store.embedded import EmbeddedValkey
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -35,7 +35,7 @@ def deployed(
 ) -> Iterator[str]:
     """URL of the application. Of the file only the address is changed: it may be in use here."""
     folder = tmp_path_factory.mktemp("deployed")
-    kept = dict(os.environ)
+    environ = dict(os.environ)
     use_token(folder)
     jobs, port = free_port(), free_port()
     environment = {
@@ -49,7 +49,7 @@ def deployed(
         "MGRAL_JOBS_URL": f"http://127.0.0.1:{jobs}",
     }
     os.environ.clear()
-    os.environ.update(kept)
+    os.environ.update(environ)
     config = folder / "serve-config.yaml"
     http_options = {**serve_config["http_options"], "host": "127.0.0.1", "port": port}
     config.write_text(yaml.safe_dump({**serve_config, "http_options": http_options}))
@@ -115,7 +115,7 @@ def _runs(client: httpx.Client) -> bool:
     if status != "RUNNING":
         return False
     replicas = {
-        name: [one["state"] for one in deployment["replicas"]]
+        name: [replica["state"] for replica in deployment["replicas"]]
         for name, deployment in application["deployments"].items()
     }
     assert replicas == {"Gateway": ["RUNNING", "RUNNING"], "SelectionAgent": ["RUNNING"]}

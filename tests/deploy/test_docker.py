@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from mgral_service import __version__
-from mgral_service.settings import Settings
+from mgral_service.app.settings import Settings
 
 Document = dict[str, Any]
 
@@ -55,7 +55,7 @@ def dockerfile(repository: Path) -> str:
 @pytest.fixture(scope="module")
 def stages(dockerfile: str) -> Mapping[str, Stage]:
     text = re.sub(r"(?m)^\s*#.*\n", "", dockerfile)
-    found: dict[str, Stage] = {}
+    stages: dict[str, Stage] = {}
     arguments: dict[str, str] = {}
     current: Stage | None = None
     for line in text.replace("\\\n", " ").splitlines():
@@ -70,11 +70,11 @@ def stages(dockerfile: str) -> Mapping[str, Stage]:
             base, _, alias = words.partition(" AS ")
             for key, value in arguments.items():
                 base = base.replace(f"${{{key}}}", value)
-            current = found.setdefault(alias, Stage(base))
+            current = stages.setdefault(alias, Stage(base))
         else:
             assert current is not None
             current.instructions.append((name, words.strip()))
-    return found
+    return stages
 
 
 @pytest.fixture(scope="module")
@@ -150,21 +150,22 @@ def test_the_wheel_is_built_of_what_pyproject_names(
 
 def test_pins_satisfy_pyproject(project: Document, pins: Mapping[str, str]) -> None:
     asked = [*project["dependencies"], *project["optional-dependencies"]["craft"]]
-    for one in map(Requirement, asked):
-        version = pins.get(canonicalize_name(one.name))
-        assert version is not None, f"{one.name} is not in constraints.txt"
-        assert one.specifier.contains(version), f"{one} and {version}"
+    for requirement in map(Requirement, asked):
+        version = pins.get(canonicalize_name(requirement.name))
+        assert version is not None, f"{requirement.name} is not in constraints.txt"
+        assert requirement.specifier.contains(version), f"{requirement} and {version}"
     assert pins["ray"] == ray.__version__
     assert {"pytest", "ruff", "mypy"}.isdisjoint(pins)
     assert any(name.startswith("nvidia-") for name in pins), "a torch without CUDA"
 
 
-def test_the_gateway_starts_where_there_is_no_craft(tmp_path: Path) -> None:
+def test_the_gateway_starts_where_there_is_no_craft(tmp_path: Path, repository: Path) -> None:
     """As in its image: the application graph and the ASGI app, torch and its kin out of reach."""
     code = f"""
 import os, sys
 sys.modules.update(dict.fromkeys({CRAFT!r}))
-from mgral_service import cli, wiring
+from mgral_service.cli import main as cli
+from mgral_service.app import wiring
 wiring.serve_application({{}})
 app = wiring.gateway_app()
 assert "/cycles" in app.openapi()["paths"]
@@ -173,6 +174,7 @@ assert "/cycles" in app.openapi()["paths"]
         [sys.executable, "-c", code],
         env={
             "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": str(repository),
             "HOME": str(tmp_path),
             "MGRAL_HOME": str(tmp_path / "home"),
             "MGRAL_REDIS_URL": "redis://127.0.0.1:1/0",
@@ -191,7 +193,7 @@ assert "/cycles" in app.openapi()["paths"]
 
 
 def test_compose_publishes_on_loopback_only(compose: Document) -> None:
-    ports = [port for one in compose["services"].values() for port in one.get("ports", [])]
+    ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
     assert sorted(ports) == ["127.0.0.1:8000:8000", "127.0.0.1:8265:8265"]
     assert compose["networks"]["inside"] == {"internal": True}
     assert compose["services"]["valkey"]["networks"] == ["inside"]
@@ -229,10 +231,10 @@ def test_compose_keeps_secrets_out_of_environment_and_arguments(
     assert inside["RAY_AUTH_TOKEN_PATH"] == "/run/secrets/ray_token"
     assert inside["RAY_USAGE_STATS_ENABLED"] == "0"
     assert not {"MGRAL_TOKEN", "MGRAL_REDIS_URL", "RAY_AUTH_TOKEN"} & set(inside)
-    known = {f"MGRAL_{name.upper()}" for name in Settings.model_fields}
+    variables = {f"MGRAL_{name.upper()}" for name in Settings.model_fields}
     exported = set(re.findall(r"export (MGRAL_\w+)=", compose["services"]["ray"]["command"][2]))
     assert exported == {"MGRAL_TOKEN", "MGRAL_REDIS_URL"}
-    assert {name for name in inside if name.startswith("MGRAL_")} | exported <= known
+    assert {name for name in inside if name.startswith("MGRAL_")} | exported <= variables
 
 
 def test_composes_head_has_room_for_every_replica(

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import ray
 
-from mgral_service import __version__, settings
-from mgral_service.settings import Settings
+from mgral_service import __version__
+from mgral_service.app import settings
+from mgral_service.app.settings import Settings
 
 Document = dict[str, Any]
 Objects = Mapping[tuple[str, str], Document]
@@ -70,8 +71,8 @@ def walk(value: Any) -> Iterator[Document]:
 
 
 def containers(pod: Document) -> list[Document]:
-    found: list[Document] = pod["spec"]["containers"]
-    return found
+    containers: list[Document] = pod["spec"]["containers"]
+    return containers
 
 
 def matches(selector: Document, labels: Mapping[str, str]) -> bool:
@@ -79,9 +80,9 @@ def matches(selector: Document, labels: Mapping[str, str]) -> bool:
     for name, value in selector.get("matchLabels", {}).items():
         if labels.get(name) != value:
             return False
-    for one in selector.get("matchExpressions", []):
-        assert one["operator"] == "In"
-        if labels.get(one["key"]) not in one["values"]:
+    for expression in selector.get("matchExpressions", []):
+        assert expression["operator"] == "In"
+        if labels.get(expression["key"]) not in expression["values"]:
             return False
     return True
 
@@ -90,7 +91,9 @@ def matches(selector: Document, labels: Mapping[str, str]) -> bool:
 
 
 def test_each_file_holds_what_its_name_says(manifests: Mapping[str, list[Document]]) -> None:
-    kinds = {file: {one["kind"] for one in documents} for file, documents in manifests.items()}
+    kinds = {
+        file: {document["kind"] for document in documents} for file, documents in manifests.items()
+    }
     assert kinds == {
         "base.yaml": {"ConfigMap", "PersistentVolumeClaim"},
         "gateway.yaml": {"Ingress", "PodDisruptionBudget", "NetworkPolicy"},
@@ -112,16 +115,16 @@ def test_secrets_are_named_in_the_readme_and_written_nowhere(
         for key in re.findall(r"--from-literal=(\w+)=", rest)
     }
     used = {
-        (found["secretKeyRef"]["name"], found["secretKeyRef"]["key"])
+        (node["secretKeyRef"]["name"], node["secretKeyRef"]["key"])
         for document in objects.values()
-        for found in walk(document)
-        if "secretKeyRef" in found
+        for node in walk(document)
+        if "secretKeyRef" in node
     }
     used |= {
-        (found["authOptions"]["secretName"], "auth_token")
+        (node["authOptions"]["secretName"], "auth_token")
         for document in objects.values()
-        for found in walk(document)
-        if "authOptions" in found
+        for node in walk(document)
+        if "authOptions" in node
     }
     assert used == made
     assert not [name for kind, name in objects if kind == "Secret"]
@@ -131,14 +134,14 @@ def test_secrets_are_named_in_the_readme_and_written_nowhere(
 
 def test_volumes_and_settings_exist(objects: Objects, pods: Mapping[str, Document]) -> None:
     for where, pod in pods.items():
-        volumes = {one["name"]: one for one in pod["spec"].get("volumes", [])}
+        volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes", [])}
         claims = objects.get(("StatefulSet", where), {}).get("spec", {})
-        known = set(volumes) | {
-            one["metadata"]["name"] for one in claims.get("volumeClaimTemplates", [])
+        names = set(volumes) | {
+            claim["metadata"]["name"] for claim in claims.get("volumeClaimTemplates", [])
         }
         for container in containers(pod):
-            mounted = [one["name"] for one in container.get("volumeMounts", [])]
-            assert set(mounted) <= known, where
+            mounted = [mount["name"] for mount in container.get("volumeMounts", [])]
+            assert set(mounted) <= names, where
             assert len(set(mounted)) == len(mounted), where
             for source in container.get("envFrom", []):
                 assert ("ConfigMap", source["configMapRef"]["name"]) in objects, where
@@ -181,7 +184,7 @@ def test_selectors_find_pods(objects: Objects, pods: Mapping[str, Document]) -> 
         spec = document["spec"] if kind in {"Service", "StatefulSet", "NetworkPolicy"} else {}
         if kind == "Service":
             (pod,) = [
-                w for w, one in labels.items() if matches({"matchLabels": spec["selector"]}, one)
+                w for w, own in labels.items() if matches({"matchLabels": spec["selector"]}, own)
             ]
             (container,) = containers(pods[pod])
             assert spec["ports"][0]["targetPort"] in {port["name"] for port in container["ports"]}
@@ -193,19 +196,19 @@ def test_selectors_find_pods(objects: Objects, pods: Mapping[str, Document]) -> 
                 selector = peer.get("podSelector")
                 if selector is None or "kuberay-operator" in str(selector):
                     continue
-                assert any(matches(selector, one) for one in labels.values()), (name, selector)
+                assert any(matches(selector, own) for own in labels.values()), (name, selector)
 
 
 def test_every_pod_of_ours_is_behind_a_wall(objects: Objects, pods: Mapping[str, Document]) -> None:
-    walls = [one["spec"] for (kind, _), one in objects.items() if kind == "NetworkPolicy"]
+    walls = [document["spec"] for (kind, _), document in objects.items() if kind == "NetworkPolicy"]
     for where, pod in pods.items():
-        kept = {
+        policies = {
             direction
             for wall in walls
             if matches(wall["podSelector"], pod["metadata"]["labels"])
             for direction in wall["policyTypes"]
         }
-        assert kept == (set() if "submitter" in where else {"Ingress", "Egress"}), where
+        assert policies == (set() if "submitter" in where else {"Ingress", "Egress"}), where
 
 
 def test_the_two_redis_let_in_different_pods(
@@ -247,9 +250,9 @@ def test_no_pod_is_root_or_may_become_it(pods: Mapping[str, Document]) -> None:
 def test_secrets_reach_pods_by_reference_and_only_where_used(pods: Mapping[str, Document]) -> None:
     for where, pod in pods.items():
         for container in containers(pod):
-            for one in container.get("env", []):
-                secret = re.search(r"TOKEN|PASSWORD|REDIS_URL|SECRET", one["name"])
-                assert ("valueFrom" in one) == bool(secret), (where, one["name"])
+            for variable in container.get("env", []):
+                secret = re.search(r"TOKEN|PASSWORD|REDIS_URL|SECRET", variable["name"])
+                assert ("valueFrom" in variable) == bool(secret), (where, variable["name"])
     holders = {where for where, pod in pods.items() if "MGRAL_TOKEN" in str(pod)}
     assert holders == {"RayService gateway"}
 
@@ -257,17 +260,17 @@ def test_secrets_reach_pods_by_reference_and_only_where_used(pods: Mapping[str, 
 def test_settings_are_those_the_service_reads(
     objects: Objects, pods: Mapping[str, Document]
 ) -> None:
-    known = {f"MGRAL_{name.upper()}" for name in Settings.model_fields}
+    settings = {f"MGRAL_{name.upper()}" for name in Settings.model_fields}
     given = dict(objects["ConfigMap", "mgral-settings"]["data"])
     assert all(isinstance(value, str) for value in given.values())
     assert given["RAY_USAGE_STATS_ENABLED"] == "0"
     names = set(given) | {
-        one["name"]
+        variable["name"]
         for pod in pods.values()
         for container in containers(pod)
-        for one in container.get("env", [])
+        for variable in container.get("env", [])
     }
-    assert {name for name in names if name.startswith("MGRAL_")} <= known
+    assert {name for name in names if name.startswith("MGRAL_")} <= settings
     read = Settings(**{k[6:].lower(): v for k, v in given.items() if k.startswith("MGRAL_")})
     assert read.driver_gpus > 0, "a driver would land on the head, which has no torch"
     for where, pod in pods.items():
@@ -302,7 +305,7 @@ def test_kuberay_knows_the_fields(objects: Objects, clusters: Mapping[str, Docum
         for group in cluster["workerGroupSpecs"]:
             assert set(group) <= GROUP
         for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-            assert all(isinstance(one, str) for one in group["rayStartParams"].values())
+            assert all(isinstance(value, str) for value in group["rayStartParams"].values())
 
 
 def test_clusters_are_of_this_ray_behind_a_token(clusters: Mapping[str, Document]) -> None:
@@ -327,10 +330,10 @@ def autoscaling(kind: str, cluster: Document) -> Document:
         _derive_autoscaling_config_from_ray_cr,
     )
 
-    found: Document = _derive_autoscaling_config_from_ray_cr(
+    config: Document = _derive_autoscaling_config_from_ray_cr(
         {"metadata": {"name": kind.lower(), "namespace": "x"}, "spec": copy.deepcopy(cluster)}
     )
-    types: Document = found["available_node_types"]
+    types: Document = config["available_node_types"]
     return types
 
 

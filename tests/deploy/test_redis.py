@@ -22,11 +22,12 @@ from redis.exceptions import (
     OutOfMemoryError,
 )
 
-from mgral_service.domain.records import CycleRecord, LookupRecord, Status
+from mgral_service.app.service import free_port
+from mgral_service.domain.records import CycleRecord, Status
 from mgral_service.domain.specs import CycleSpec
-from mgral_service.service import free_port
-from mgral_service.store.link import client_of
+from mgral_service.store.connection import client_of
 from mgral_service.store.redis import redis_stores
+from tests.fakes import lookup_record
 
 Document = dict[str, Any]
 PASSWORD = "0123456789abcdef"
@@ -54,9 +55,9 @@ def running(script: str, folder: Path, **changes: str) -> Iterator[int]:
         server = subprocess.Popen(["sh", "-ec", script], env=environment, stdout=log, stderr=log)
     try:
         wait(port, server, folder / "log")
-        told = Path(f"/proc/{server.pid}/cmdline").read_text()
-        assert "valkey-server" in told, "sh should have become the server, to get its signals"
-        assert PASSWORD not in told
+        command = Path(f"/proc/{server.pid}/cmdline").read_text()
+        assert "valkey-server" in command, "sh should have become the server, to get its signals"
+        assert PASSWORD not in command
         yield port
     finally:
         server.terminate()
@@ -138,24 +139,24 @@ def test_the_service_reaches_its_keys_and_cannot_flush(table: int) -> None:
 
 
 def test_the_stores_work_with_what_the_service_may(table: int) -> None:
-    kept = redis_stores(f"redis://mgral:{PASSWORD}@127.0.0.1:{table}/0", patience_s=1.0)
+    stores = redis_stores(f"redis://mgral:{PASSWORD}@127.0.0.1:{table}/0", patience_s=1.0)
     record = CycleRecord("cyc_1", CycleSpec("digits", 4), Status.QUEUED, 0, 1.0, 1.0)
-    assert kept.cycles.create(record, "key", "print").number == 1
-    lease = kept.cycles.acquire("cyc_1", "me", 5.0)
-    kept.cycles.renew("cyc_1", lease, 5.0)
-    assert kept.cycles.holder("cyc_1") == "me"
-    kept.cycles.put(replace(record, status=Status.FITTING), lease)
-    kept.cycles.put_document("cyc_1", "split", "{}", lease)
-    assert kept.cycles.document("cyc_1", "split") == "{}"
-    row = LookupRecord("cyc_1", 0, ("img_1",), (0.5,), 0.25, 1, 2.0, "tilted")
-    assert kept.table.put(row, lease)
-    assert (kept.table.records("cyc_1"), kept.table.count("cyc_1")) == ((row,), 1)
-    kept.events.append("cyc_1", "progress", {"done": 1})
-    assert [event.kind for event in kept.events.read("cyc_1", "0", 10)] == ["progress"]
-    assert kept.events.last("cyc_1", "progress") is not None
-    assert [one.id for one in kept.cycles.page(None, 5)] == ["cyc_1"]
-    assert kept.datasets.page(None, 5) == ()
-    kept.cycles.release("cyc_1", lease)
+    assert stores.cycles.create(record, "key", "print").number == 1
+    lease = stores.cycles.acquire("cyc_1", "me", 5.0)
+    stores.cycles.renew("cyc_1", lease, 5.0)
+    assert stores.cycles.holder("cyc_1") == "me"
+    stores.cycles.put(replace(record, status=Status.FITTING), lease)
+    stores.cycles.put_attachment("cyc_1", "split", "{}", lease)
+    assert stores.cycles.attachment("cyc_1", "split") == "{}"
+    row = lookup_record(0)
+    assert stores.table.put(row, lease)
+    assert (stores.table.records("cyc_1"), stores.table.count("cyc_1")) == ((row,), 1)
+    stores.events.append("cyc_1", "progress", {"done": 1})
+    assert [event.kind for event in stores.events.read("cyc_1", "0", 10)] == ["progress"]
+    assert stores.events.last("cyc_1", "progress") is not None
+    assert [cycle.id for cycle in stores.cycles.page(None, 5)] == ["cyc_1"]
+    assert stores.datasets.page(None, 5) == ()
+    stores.cycles.release("cyc_1", lease)
 
 
 def test_what_was_written_outlives_the_server(
@@ -198,5 +199,5 @@ def test_the_other_server_is_behind_its_own_password(
         with link(port) as client, pytest.raises(AuthenticationError):
             client.ping()
         with link(port, f":{PASSWORD}@") as client:
-            told: Any = client.config_get("appendonly", "maxmemory-policy")
-            assert told == {"appendonly": "yes", "maxmemory-policy": "noeviction"}
+            settings: Any = client.config_get("appendonly", "maxmemory-policy")
+            assert settings == {"appendonly": "yes", "maxmemory-policy": "noeviction"}

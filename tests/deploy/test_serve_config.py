@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from ray.serve.schema import ServeDeploySchema
 
-from mgral_service import wiring
+from mgral_service.app import wiring
 from mgral_service.cluster import serving
 
 Document = dict[str, Any]
@@ -16,18 +16,18 @@ Document = dict[str, Any]
 
 def unknown(given: Mapping[str, Any], model: BaseModel, where: str = "") -> list[str]:
     """Keys that Ray would ignore in silence."""
-    found = []
+    keys = []
     for key, value in given.items():
         if key not in type(model).model_fields:
-            found.append(f"{where}{key}")
+            keys.append(f"{where}{key}")
             continue
         read = getattr(model, key)
         if isinstance(value, dict) and isinstance(read, BaseModel):
-            found += unknown(value, read, f"{where}{key}.")
+            keys += unknown(value, read, f"{where}{key}.")
         if isinstance(value, list):
-            for number, (one, inner) in enumerate(zip(value, read, strict=True)):
-                found += unknown(one, inner, f"{where}{key}[{number}].")
-    return found
+            for number, (item, inner) in enumerate(zip(value, read, strict=True)):
+                keys += unknown(item, inner, f"{where}{key}[{number}].")
+    return keys
 
 
 def test_ray_reads_every_key(serve_config: Document) -> None:
@@ -52,15 +52,17 @@ def test_it_names_this_application_and_its_deployments(serve_config: Document) -
     graph = wiring.serve_application({})
     here = {graph._bound_deployment.name}
     here |= {arg._bound_deployment.name for arg in graph._bound_deployment.init_args}
-    assert {one["name"] for one in application["deployments"]} == here
+    assert {deployment["name"] for deployment in application["deployments"]} == here
 
 
 def test_nothing_waits_for_ever_and_no_secret_travels(serve_config: Document) -> None:
     assert serve_config["http_options"]["request_timeout_s"] > 0
     (application,) = serve_config["applications"]
     assert "runtime_env" not in application  # what it holds can be read through Serve's API
-    for one in application["deployments"]:
-        assert one["max_queued_requests"] > 0
-        assert one["health_check_period_s"] <= 10
-        assert one["ray_actor_options"]["num_cpus"] == 0  # nodes are found by custom resource
-        assert len(one["ray_actor_options"]["resources"]) == 1
+    for deployment in application["deployments"]:
+        assert deployment["max_queued_requests"] > 0
+        assert deployment["health_check_period_s"] <= 10
+        assert (
+            deployment["ray_actor_options"]["num_cpus"] == 0
+        )  # nodes are found by custom resource
+        assert len(deployment["ray_actor_options"]["resources"]) == 1

@@ -1,31 +1,36 @@
 """The ramp, the rates, the averaged weights, and draws that do not disturb each other."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice, repeat
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from mgral_service.detectors.batches import Batch, TrainingSet, draw_batches, shuffled
-from mgral_service.detectors.consistency import Views
-from mgral_service.detectors.fit import Recipe, TrainingDiverged, consistency_weight, fit, rate
-from mgral_service.detectors.isd import CsdLoss
-from mgral_service.detectors.local import training_set
+from mgral_service.detectors.batches import Batch, draw_batches, shuffled
+from mgral_service.detectors.fit import TrainingDiverged, consistency_weight, fit, rate
 from mgral_service.detectors.net import DetectorNet, RawOutput, Targets
-from mgral_service.detectors.ssdlite import SsdLite
-from mgral_service.domain.specs import DetectorSpec
+from mgral_service.detectors.nets.ssdlite import SsdLite
+from mgral_service.detectors.objectives.consistency import ConsistencyLoss, Views
+from mgral_service.detectors.objectives.csd import CsdLoss
+from mgral_service.domain.specs import DetectorAdvanced, DetectorSpec
 from tests.detectors.tiny import CLASSES, SIDE, squares
 
-CPU = torch.device("cpu")
+
+def spec_of(steps: int, learning_rate: float = 1e-2, **advanced: Any) -> DetectorSpec:
+    return DetectorSpec(
+        steps=steps, learning_rate=learning_rate, advanced=DetectorAdvanced(**advanced)
+    )
 
 
-def some_training_set(unlabelled: int, skip: int = 0) -> TrainingSet:
+def batches_of(unlabelled: int, size: int, seed: int = 0, skip: int = 0) -> Iterator[Batch]:
+    """Of 8 labelled images and the `unlabelled` ones after them, `skip` left out."""
     images, truth = squares(20)
-    batch = truth.ids[8 + skip : 8 + skip + unlabelled]
-    return training_set(images, truth.subset(truth.ids[:8]), batch, CPU)
+    others = truth.ids[8 + skip : 8 + skip + unlabelled]
+    labelled = truth.subset(truth.ids[:8])
+    return draw_batches(images, torch.device("cpu"), labelled, others, size, seed)
 
 
 def test_the_ramp_starts_at_zero_is_one_in_the_middle_and_falls_at_the_end() -> None:
@@ -40,7 +45,7 @@ def test_the_ramp_starts_at_zero_is_one_in_the_middle_and_falls_at_the_end() -> 
 
 
 def test_the_rate_warms_up_and_then_falls() -> None:
-    rates = [rate(step, Recipe(100, 1e-2)) for step in range(100)]
+    rates = [rate(step, spec_of(100)) for step in range(100)]
     assert max(rates) == pytest.approx(1.0)
     assert rates[:10] == sorted(rates[:10])
     assert rates[10:] == sorted(rates[10:], reverse=True)
@@ -48,52 +53,38 @@ def test_the_rate_warms_up_and_then_falls() -> None:
 
 
 def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
-    assert rate(0, Recipe(100, 1e-2, warmup=0.0)) == 1.0
-    assert rate(0, Recipe(100, 1e-2)) == pytest.approx(0.1)
+    assert rate(0, spec_of(100, warmup=0.0)) == 1.0
+    assert rate(0, spec_of(100)) == pytest.approx(0.1)
 
 
 def test_the_rate_drops_to_a_tenth_at_each_share_of_the_run() -> None:
-    recipe = Recipe(120, 1e-3, warmup=0.05, schedule="steps", drops=(2 / 3, 5 / 6))
-    at = {step: rate(step, recipe) for step in (0, 5, 6, 79, 80, 99, 100, 119)}
-    assert at == pytest.approx(
-        {0: 1 / 6, 5: 1.0, 6: 1.0, 79: 1.0, 80: 0.1, 99: 0.1, 100: 0.01, 119: 0.01}
-    )
-
-
-def test_a_recipe_is_the_detectors_over_another_number_of_steps() -> None:
-    spec = DetectorSpec(
-        steps=900, learning_rate=1e-3, optimiser="sgd", warmup=0.0, schedule="steps",
-        drops=(0.5,), precision="fp32",
-    )  # fmt: skip
-    assert Recipe.of(spec, 60, until=20, average=False) == Recipe(
-        60, 1e-3, "sgd", 0.0, "steps", (0.5,), "fp32", 20, False
-    )
+    spec = spec_of(120, warmup=0.05, schedule="steps", drops=(2 / 3, 5 / 6))
+    expected = {0: 1 / 6, 5: 1.0, 6: 1.0, 79: 1.0, 80: 0.1, 99: 0.1, 100: 0.01, 119: 0.01}
+    assert {step: rate(step, spec) for step in expected} == pytest.approx(expected)
 
 
 def test_each_pass_shows_every_image_once() -> None:
     rows = list(islice(shuffled(5, np.random.default_rng(0)), 15))
-    assert [sorted(rows[at : at + 5]) for at in (0, 5, 10)] == [[0, 1, 2, 3, 4]] * 3
+    assert [sorted(rows[start : start + 5]) for start in (0, 5, 10)] == [[0, 1, 2, 3, 4]] * 3
 
 
 def test_labelled_images_are_drawn_and_seen_alike_whatever_batch_is_attached() -> None:
-    one = draw_batches(some_training_set(3), 4, seed=5)
-    other = draw_batches(some_training_set(5, skip=4), 4, seed=5)
-    for first, second in islice(zip(one, other, strict=True), 6):
-        assert torch.equal(first.images[:2], second.images[:2])
-        assert torch.equal(first.targets.boxes, second.targets.boxes)
-        assert not torch.equal(first.images[2:], second.images[2:])
+    pairs = zip(batches_of(3, 4, seed=5), batches_of(5, 4, seed=5, skip=4), strict=True)
+    for batch, other in islice(pairs, 6):
+        assert torch.equal(batch.images[:2], other.images[:2])
+        assert batch.targets.equal(other.targets)
+        assert not torch.equal(batch.images[2:], other.images[2:])
 
 
 def test_without_unlabelled_images_the_whole_batch_is_labelled() -> None:
-    batch = next(draw_batches(some_training_set(0), 4, seed=0))
+    batch = next(batches_of(0, 4))
     assert len(batch.images) == len(batch.targets.labels) == 4
 
 
 def weights_after(seed: int) -> Tensor:
     net = SsdLite(len(CLASSES), SIDE, freeze=True)
     net.initialise(seed)
-    batches = draw_batches(some_training_set(4), 4, seed)
-    fit(net, batches, Recipe(3, 1e-2), lambda step, loss: None, CsdLoss(), seed)
+    fit(net, batches_of(4, 4, seed), spec_of(3), lambda step, loss: None, CsdLoss(), seed)
     return torch.cat([weight.flatten() for weight in net.head.parameters()]).detach()
 
 
@@ -105,30 +96,30 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
 
 def test_progress_is_reported_to_the_last_step_and_may_stop_the_work() -> None:
     net = SsdLite(len(CLASSES), SIDE, freeze=True)
-    seen: list[int] = []
-    batches = draw_batches(some_training_set(0), 2, 0)
-    fit(net, batches, Recipe(12, 1e-3), lambda step, loss: seen.append(step))
-    assert seen == [10, 12]
+    steps: list[int] = []
+    batches = batches_of(0, 2)
+    fit(net, batches, spec_of(12, 1e-3), lambda step, loss: steps.append(step))
+    assert steps == [10, 12]
     assert not net.training
 
     def refuse(step: int, loss: float) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(net, batches, Recipe(12, 1e-3), refuse)
+        fit(net, batches, spec_of(12, 1e-3), refuse)
 
 
-def test_a_loss_that_is_no_number_stops_the_training_in_words() -> None:
+def test_a_loss_that_is_no_number_stops_the_training() -> None:
     net = SsdLite(len(CLASSES), SIDE, freeze=True)
     with torch.no_grad():
         next(net.head.parameters()).fill_(torch.nan)
     with pytest.raises(TrainingDiverged, match="learning_rate"):
-        fit(net, draw_batches(some_training_set(0), 2, 0), Recipe(2, 1e-3), lambda step, loss: None)
+        fit(net, batches_of(0, 2), spec_of(2), lambda step, loss: None)
 
 
 class Point(DetectorNet):
-    """Weights w and s; L_S = w + s, s learns at half the rate. Logits are w, `pooled` tells if it
-    is in training.
+    """Weights w and s; L_S = w + s, s learns at half the rate. Logits are w, `pooled` is 1 in
+    training.
     """
 
     def __init__(self) -> None:
@@ -162,8 +153,7 @@ class Point(DetectorNet):
         return deltas
 
 
-STEADY = Recipe(100, 0.1, "sgd", warmup=0.0, schedule="steps", until=3, average=False)
-WALK = (0.0, -0.1, -0.29, -0.561)  # of w, whose slope is 1, with momentum 0.9
+WALK = np.array([0.0, -0.1, -0.29, -0.561])  # of w, whose slope is 1, with momentum 0.9
 """Weight decay moves them by less than 1e-4."""
 
 
@@ -171,100 +161,71 @@ def blank_batches() -> Iterator[Batch]:
     return repeat(Batch(torch.zeros(2, 3, 4, 4), Targets(torch.zeros(2, 1, 4), torch.ones(2, 1))))
 
 
-def walked(recipe: Recipe) -> Point:
+def steady(steps: int, **advanced: Any) -> DetectorSpec:
+    constant = {"optimiser": "sgd", "warmup": 0.0, "schedule": "steps", "drops": ()}
+    return spec_of(steps, 0.1, **constant | advanced)
+
+
+def walked(spec: DetectorSpec) -> Point:
     net = Point()
-    fit(net, blank_batches(), recipe, lambda step, loss: None)
+    fit(net, blank_batches(), spec, lambda step, loss: None)
     return net
 
 
-def test_sgd_has_momentum_and_each_group_its_share_of_the_rate() -> None:
-    net = walked(STEADY)
-    assert net.w.item() == pytest.approx(WALK[3], abs=1e-4)
-    assert net.s.item() == pytest.approx(WALK[3] / 2, abs=1e-4)
+@pytest.fixture
+def whole_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run ends with the plain mean of its weights."""
+    monkeypatch.setattr("mgral_service.detectors.fit.AVERAGED", 100.0)
 
 
-def test_a_run_ends_with_the_mean_of_its_weights_or_with_the_last() -> None:
-    assert walked(replace(STEADY, average=True)).w.item() == pytest.approx(np.mean(WALK), abs=1e-4)
-    assert walked(STEADY).w.item() == pytest.approx(WALK[3], abs=1e-4)
+@pytest.mark.usefixtures("whole_mean")
+def test_sgd_has_momentum_each_group_has_its_share_of_the_rate_and_the_mean_stays() -> None:
+    net = walked(steady(3))
+    assert net.w.item() == pytest.approx(WALK.mean(), abs=1e-4)
+    assert net.s.item() == pytest.approx(WALK.mean() / 2, abs=1e-4)
+
+
+@pytest.mark.usefixtures("whole_mean")
+def test_a_step_after_a_drop_has_a_tenth_of_the_rate() -> None:
+    dropped = walked(steady(3, drops=(0.6,)))  # of the third step
+    last = WALK[2] - 0.01 * 2.71
+    assert dropped.w.item() == pytest.approx((WALK[:3].sum() + last) / 4, abs=1e-4)
 
 
 def test_the_average_forgets_what_lies_a_tenth_of_the_run_back() -> None:
-    net = walked(replace(STEADY, steps=10, average=True))  # halves: each step as much as all before
-    assert net.w.item() == pytest.approx(-0.1 / 8 - 0.29 / 4 - 0.561 / 2, abs=1e-4)
+    values, average, velocity = 0.0, 0.0, 0.0
+    for step in range(20):  # the newest weights count a third at least
+        velocity = 0.9 * velocity + 1
+        values -= 0.1 * velocity
+        average += max(1 / (step + 2), 1 / 3) * (values - average)
+    assert walked(steady(20)).w.item() == pytest.approx(average, rel=0.02)
 
 
-def test_a_run_that_stops_early_keeps_the_schedule_of_the_whole() -> None:
-    seen: list[int] = []
-    net = Point()
-    recipe = replace(STEADY, steps=4, drops=(0.5,))
-    fit(net, blank_batches(), recipe, lambda step, loss: seen.append(step))
-    assert seen == [3]
-    assert net.w.item() == pytest.approx(WALK[2] - 0.01 * 2.71, abs=1e-4)  # the third step: a tenth
+class Records(ConsistencyLoss):
+    """No loss; keeps what the teacher says of each batch."""
 
-
-@pytest.mark.parametrize(
-    ("average", "expected"),
-    [(True, [np.mean(WALK[:2]), np.mean(WALK[:3])]), (False, WALK[1:3])],
-)
-def test_a_pause_shows_the_net_as_if_it_ended_there(
-    average: bool, expected: Sequence[float]
-) -> None:
-    net = Point()
-    seen: list[tuple[int, float, bool]] = []
-    fit(
-        net, blank_batches(), replace(STEADY, average=average), lambda step, loss: None,
-        pauses=(1, 2, 3), look=lambda step: seen.append((step, net.w.item(), net.training)),
-    )  # fmt: skip
-    assert [step for step, _, _ in seen] == [1, 2]  # after the third it has ended
-    assert [w for _, w, _ in seen] == pytest.approx(expected, abs=1e-4)
-    assert not any(training for _, _, training in seen)
-
-
-def test_training_goes_on_after_a_pause_as_if_there_was_none() -> None:
-    paused, calm = (SsdLite(len(CLASSES), SIDE, freeze=True) for _ in range(2))
-    modes: list[bool] = []
-
-    def run(net: SsdLite, pauses: tuple[int, ...]) -> None:
-        batches = draw_batches(some_training_set(4), 4, 0)
-        fit(
-            net, batches, Recipe(4, 1e-2), lambda step, loss: None, CsdLoss(), 0,
-            pauses, lambda step: modes.append(net.training),
-        )  # fmt: skip
-
-    run(paused, (1, 3))
-    run(calm, ())
-    assert modes == [False, False]
-    for one, other in zip(paused.parameters(), calm.parameters(), strict=True):
-        assert torch.equal(one, other)
-
-
-class Listens:
-    """No loss; keeps what the teacher says of the batch."""
-
-    def __init__(self, taught: bool) -> None:
-        self.taught, self.told = taught, list[RawOutput | None]()
-
-    def views(self, batch: Batch, rng: np.random.Generator) -> Views:
-        return Views((batch.seen,))
+    def __init__(self, needs_teacher: bool) -> None:
+        self.needs_teacher, self.teachers = needs_teacher, list[RawOutput | None]()
 
     def loss(
         self, net: DetectorNet, raw: Sequence[RawOutput], views: Views, teacher: RawOutput | None
     ) -> Tensor:
-        self.told.append(teacher)
+        self.teachers.append(teacher)
         return torch.zeros(())
 
 
-def test_a_taught_objective_hears_the_averaged_network_in_evaluation() -> None:
-    objective = Listens(taught=True)
-    fit(Point(), blank_batches(), STEADY, lambda step, loss: None, objective)
-    said = [one for one in objective.told if one is not None]
-    assert [len(one.logits) for one in said] == [2, 2, 2]
-    means = [np.mean(WALK[:at]) for at in (1, 2, 3)]
-    assert [float(one.logits[0]) for one in said] == pytest.approx(means, abs=1e-4)
-    assert not any(one.pooled.any() or one.logits.requires_grad for one in said)
+@pytest.mark.usefixtures("whole_mean")
+def test_the_teacher_is_the_averaged_network_in_evaluation_mode() -> None:
+    objective = Records(needs_teacher=True)
+    fit(Point(), blank_batches(), steady(3), lambda step, loss: None, objective)
+    raw = [teacher for teacher in objective.teachers if teacher is not None]
+    assert [len(teacher.logits) for teacher in raw] == [2, 2, 2]
+    means = [WALK[:steps].mean() for steps in (1, 2, 3)]
+    assert [float(teacher.logits[0]) for teacher in raw] == pytest.approx(means, abs=1e-4)
+    assert not any(teacher.pooled.any() or teacher.logits.requires_grad for teacher in raw)
 
 
-def test_an_objective_that_is_not_taught_hears_nothing() -> None:
-    objective = Listens(taught=False)
-    fit(Point(), blank_batches(), STEADY, lambda step, loss: None, objective)
-    assert objective.told == [None] * 3
+def test_an_objective_without_teacher_gets_none() -> None:
+    objective = Records(needs_teacher=False)
+    fit(Point(), blank_batches(), steady(3), lambda step, loss: None, objective)
+    assert objective.teachers == [None] * 3

@@ -1,23 +1,14 @@
 """Batched matching and loss against torchvision's own, one image at a time."""
 
-import math
-
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection._utils import BoxCoder, SSDMatcher
+from torchvision.models.detection._utils import SSDMatcher
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
-from mgral_service.detectors.matching import (
-    BOX_WEIGHTS,
-    decoded,
-    match,
-    mirror_of,
-    pairwise_iou,
-    ssd_losses,
-)
+from mgral_service.detectors.matching import match, pairwise_iou, ssd_losses
 from mgral_service.detectors.net import Targets
 
 CLASSES = 4
@@ -38,7 +29,7 @@ def random_case(seed: int) -> tuple[Tensor, Tensor, Targets, Tensor]:
     return logits, deltas, Targets(boxes, labels), anchors
 
 
-def one_by_one(targets: Targets) -> list[dict[str, Tensor]]:
+def image_by_image(targets: Targets) -> list[dict[str, Tensor]]:
     return [
         {"boxes": boxes[labels > 0], "labels": labels[labels > 0]}
         for boxes, labels in zip(targets.boxes, targets.labels, strict=True)
@@ -48,10 +39,10 @@ def one_by_one(targets: Targets) -> list[dict[str, Tensor]]:
 def matched_by_torchvision(targets: Targets, anchors: Tensor) -> list[Tensor]:
     matcher = SSDMatcher(0.5)
     return [
-        matcher(box_iou(one["boxes"], anchors))
-        if len(one["boxes"])
+        matcher(box_iou(image["boxes"], anchors))
+        if len(image["boxes"])
         else torch.full((len(anchors),), -1)
-        for one in one_by_one(targets)
+        for image in image_by_image(targets)
     ]
 
 
@@ -77,7 +68,7 @@ def test_losses_equal_torchvisions_ssd(seed: int) -> None:
         nn.Identity(), DefaultBoxGenerator([[2]]), (160, 160), CLASSES + 1, head=nn.Identity()
     )
     theirs = ssd.compute_loss(
-        one_by_one(targets),
+        image_by_image(targets),
         {"bbox_regression": deltas, "cls_logits": logits},
         [anchors] * len(logits),
         matched_by_torchvision(targets, anchors),
@@ -91,23 +82,3 @@ def test_a_batch_without_objects_has_no_loss() -> None:
     logits, deltas, targets, anchors = random_case(0)
     empty = Targets(targets.boxes, torch.zeros_like(targets.labels))
     assert [float(part) for part in ssd_losses(logits, deltas, empty, anchors)] == [0.0, 0.0]
-
-
-def test_offsets_decode_as_torchvision_decodes_them() -> None:
-    _, deltas, _, anchors = random_case(0)
-    coder = BoxCoder(BOX_WEIGHTS)
-    ours = decoded(coder, deltas, anchors)
-    for one, boxes in zip(deltas, ours, strict=True):
-        torch.testing.assert_close(boxes, coder.decode_single(one, anchors))
-
-
-def test_an_offset_by_hand() -> None:
-    anchors = torch.tensor([[10.0, 10, 30, 50]])  # 20 wide, 40 high
-    deltas = torch.tensor([[[1.0, -0.5, 5 * math.log(2), 0.0]]])  # tenths and fifths
-    box = decoded(BoxCoder(BOX_WEIGHTS), deltas, anchors)
-    torch.testing.assert_close(box, torch.tensor([[[2.0, 8.0, 42.0, 48.0]]]))
-
-
-def test_the_partner_of_an_anchor_stands_in_the_mirrored_column() -> None:
-    mirror = mirror_of([2, 1], [3, 2])
-    assert mirror.tolist() == [3, 4, 5, 0, 1, 2, 9, 10, 11, 6, 7, 8, 12, 13]

@@ -31,7 +31,7 @@ def test_a_safetensors_file_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "held",
+    "content",
     [
         TABLE,
         OrderedDict(TABLE),
@@ -42,9 +42,9 @@ def test_a_safetensors_file_is_read(tmp_path: Path) -> None:
     ids=["bare", "ordered", "state_dict", "model", "both"],
 )
 def test_torchs_file_is_read_out_of_what_training_scripts_wrap_it_in(
-    held: dict[str, Any], tmp_path: Path
+    content: dict[str, Any], tmp_path: Path
 ) -> None:
-    torch.save(held, tmp_path / "some.pth")
+    torch.save(content, tmp_path / "some.pth")
     read = read_weights(str(tmp_path / "some.pth"))
     assert sorted(read) == sorted(TABLE)
     assert all(torch.equal(read[name], TABLE[name]) for name in TABLE)
@@ -83,9 +83,9 @@ def test_a_file_that_holds_no_weights_is_refused(body: bytes, name: str, tmp_pat
         read_weights(str(tmp_path / name))
 
 
-@pytest.mark.parametrize("held", [[1, 2], {"epoch": 3}, {"state_dict": {"lr": 0.1}}])
-def test_a_file_of_other_things_is_refused(held: Any, tmp_path: Path) -> None:
-    torch.save(held, tmp_path / "some.pth")
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {"state_dict": {"lr": 0.1}}])
+def test_a_file_of_other_things_is_refused(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "some.pth")
     with pytest.raises(InvalidInput, match="no table of tensors"):
         read_weights(str(tmp_path / "some.pth"))
 
@@ -95,10 +95,12 @@ def test_a_file_of_other_things_is_refused(held: Any, tmp_path: Path) -> None:
     ["gone.pth", "/gone/vgg16.safetensors", "resnet50.pth", "Nothing.V1", "VGG16_Weights.MINE"],
 )
 def test_what_is_neither_file_nor_name_is_refused_with_an_example(where: str) -> None:
-    with pytest.raises(InvalidInput, match="is no file here and no name torchvision knows") as told:
+    with pytest.raises(
+        InvalidInput, match="is no file here and no name torchvision knows"
+    ) as raised:
         read_weights(where)
-    assert told.value.where == "detector.weights"
-    assert NAME in told.value.what
+    assert raised.value.where == "detector.weights"
+    assert NAME in raised.value.what
 
 
 def test_a_name_is_asked_of_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,10 +125,10 @@ def test_a_hub_out_of_reach_is_told_with_the_address_to_fetch(
         raise error
 
     monkeypatch.setattr(WeightsEnum, "get_state_dict", fail)
-    with pytest.raises(InvalidInput) as told:
+    with pytest.raises(InvalidInput) as raised:
         read_weights(NAME)
     for part in (NAME, str(error), VGG16_Weights.IMAGENET1K_FEATURES.url, "detector.weights"):
-        assert part in str(told.value)
+        assert part in str(raised.value)
 
 
 def test_a_module_takes_all_it_has_below_a_prefix_and_leaves_the_rest() -> None:

@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -15,11 +16,11 @@ from torch import Tensor, nn
 
 from mgral_service.detectors import local, winograd
 from mgral_service.detectors.batches import Batch
-from mgral_service.detectors.fit import Recipe, fit
+from mgral_service.detectors.fit import fit
 from mgral_service.detectors.net import Targets
-from mgral_service.detectors.ssd300 import Ssd300
+from mgral_service.detectors.nets.ssd300 import Ssd300
 from mgral_service.detectors.winograd import Conv3x3, kernel, speed_up, tile_of
-from mgral_service.domain.specs import DetectorSpec
+from mgral_service.domain.specs import DetectorAdvanced, DetectorSpec
 
 TARGETS = Targets(torch.tensor([[[20.0, 30, 120, 200]]]), torch.tensor([[2]]))
 
@@ -100,7 +101,7 @@ def test_outputs_and_gradients_are_the_direct_ones(
     weights = list(layer.parameters())
     ours = torch.autograd.grad(y, (x, *weights), dy)
 
-    exact = [one.detach().double().requires_grad_() for one in (x, *weights)]
+    exact = [part.detach().double().requires_grad_() for part in (x, *weights)]
     wanted = F.conv2d(exact[0], exact[1], exact[2], padding=dilation, dilation=dilation)
     through = dy.double() * (y > 0) if rectified else dy.double()
     gradients = torch.autograd.grad(wanted, exact, through)
@@ -109,14 +110,14 @@ def test_outputs_and_gradients_are_the_direct_ones(
 
 
 def test_results_do_not_depend_on_threads(compiled: None, two_threads: None) -> None:
-    layer, found = layer_of(64, 64, rectified=True), []
+    layer, results = layer_of(64, 64, rectified=True), []
     x = torch.randn(2, 64, 75, 75, generator=torch.Generator().manual_seed(3)).requires_grad_()
     for threads in (1, 2, 2):
         torch.set_num_threads(threads)
         y = layer(x)
-        found.append((y, *torch.autograd.grad(y, (x, *layer.parameters()), torch.ones_like(y))))
-    for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+        results.append((y, *torch.autograd.grad(y, (x, *layer.parameters()), torch.ones_like(y))))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
 def test_a_tile_is_the_one_with_fewer_products() -> None:
@@ -131,7 +132,7 @@ def test_a_tile_is_the_one_with_fewer_products() -> None:
 def test_ssd300_sees_the_same_with_it(nets: tuple[Ssd300, Ssd300]) -> None:
     with torch.no_grad():
         direct, fast = (net.eval()(image()) for net in nets)
-    assert sum(isinstance(one, Conv3x3) for one in nets[1].modules()) == 26
+    assert sum(isinstance(module, Conv3x3) for module in nets[1].modules()) == 26
     torch.testing.assert_close(fast.logits, direct.logits, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(fast.deltas, direct.deltas, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(fast.pooled, direct.pooled, rtol=1e-3, atol=1e-3)
@@ -149,23 +150,28 @@ def test_weights_keep_their_names_and_seeds(nets: tuple[Ssd300, Ssd300]) -> None
 
 def test_a_step_of_training_loses_the_same(nets: tuple[Ssd300, Ssd300]) -> None:
     losses: list[float] = []
-    for net in (copy.deepcopy(one) for one in nets):
+    for net in copy.deepcopy(nets):
         net.initialise(0)
         for _ in range(2):  # the second loss is that of stepped weights
             step = iter([Batch(image(), TARGETS)])
-            fit(net, step, Recipe(1, 1e-5, average=False), lambda _, loss: losses.append(loss))
+            fit(
+                net,
+                step,
+                DetectorSpec(steps=1, learning_rate=1e-5),
+                lambda _, loss: losses.append(loss),
+            )
     assert losses[1] != losses[0]
     assert losses[2:] == pytest.approx(losses[:2], rel=1e-3)
 
 
-def test_a_frozen_backbone_gets_no_gradient(compiled: None) -> None:
-    net = Ssd300(2, 300, freeze=True)
-    speed_up(net)
-    features = net.features(image())
-    assert [one.requires_grad for one in features] == [False, False]
-    net.predict(features).logits.sum().backward()  # type: ignore[no-untyped-call]
-    assert all(one.grad is None for one in net.backbone.features.parameters())
-    assert net.backbone.extra[0][-1][1].weight.grad is not None
+def test_an_input_that_wants_no_gradient_gets_none(compiled: None) -> None:
+    layer = layer_of(16, 24, rectified=True)
+    x = torch.randn(1, 16, 19, 19, generator=torch.Generator().manual_seed(4))
+    layer(x).sum().backward()
+    assert x.grad is None
+    assert all(weight.grad is not None for weight in layer.parameters())
+    with torch.no_grad():
+        assert not layer(x).requires_grad
 
 
 def test_bf16_stays_direct(compiled: None) -> None:
@@ -182,10 +188,14 @@ def test_precision_decides(
     precision: Literal["auto", "fp32"],
     expected: bool,
 ) -> None:
+    net = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1))
+    net.winograd = True  # type: ignore[assignment]
+    entry = SimpleNamespace(build=lambda classes, size, freeze: net)
+    monkeypatch.setattr(local, "DETECTORS", {"ssd300": entry})
     monkeypatch.setattr(local, "computes_in_bf16", lambda device: False)
-    spec = DetectorSpec("ssd300", 300, freeze_backbone=False, precision=precision)
-    net = local.build(spec, ("cell",), torch.device("cpu"))
-    assert any(isinstance(one, Conv3x3) for one in net.modules()) is expected
+    spec = DetectorSpec("ssd300", 300, advanced=DetectorAdvanced(precision=precision))
+    built = local.build(spec, ("cell",), torch.device("cpu"))
+    assert any(isinstance(module, Conv3x3) for module in built.modules()) is expected
 
 
 def test_without_a_compiler_layers_stay_and_the_log_says_why(

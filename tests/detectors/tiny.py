@@ -1,6 +1,4 @@
-"""Small images with a bright square each, and a network small enough for float64 finite
-differences.
-"""
+"""Small images with a bright or dark square each."""
 
 from __future__ import annotations
 
@@ -20,12 +18,12 @@ def squares(count: int, seed: int = 0) -> tuple[ImageStore, Annotations]:
     ids = tuple(f"img_{number:02d}" for number in range(count))
     labels = np.arange(count) % 2
     boxes = np.zeros((count, 4))
-    for at in range(count):
+    for row in range(count):
         x, y = rng.integers(4, 36, size=2)
-        pixels[at, :, y : y + 20, x : x + 20] = 255 * labels[at]
-        boxes[at] = (2 * x, y, 2 * (x + 20), y + 20)
+        pixels[row, :, y : y + 20, x : x + 20] = 255 * labels[row]
+        boxes[row] = (2 * x, y, 2 * (x + 20), y + 20)
     sizes = np.tile([128.0, 64.0], (count, 1))
-    store = ImageStore(ids, pixels, sizes, {name: at for at, name in enumerate(ids)})
+    store = ImageStore(ids, pixels, sizes)
     return store, Annotations(
         ids, np.arange(count), boxes, labels.astype(np.int64), np.zeros(count, np.bool_)
     )

@@ -1,117 +1,84 @@
-"""Small made-up pools for tests: observations, splits and tables that need no detector."""
+"""Small made-up pools for tests: predictions, folds and tables that need no detector."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
-from mgral_service.domain import design, transport
 from mgral_service.domain.arrays import FloatArray, IntArray
-from mgral_service.domain.boxes import Detections, PoolObservation
-from mgral_service.domain.lookup import LookupTable
-from mgral_service.domain.pool import PoolSplit
+from mgral_service.domain.boxes import Detections, PoolPredictions
+from mgral_service.domain.candidate_pool import CandidatePool
 from mgral_service.domain.records import LookupRecord
+from mgral_service.domain.value.design import tilted_batches, uniform_batches
+from mgral_service.domain.value.lookup import POOL, LookupTable
 
 CLASSES = ("cat", "dog", "bird")
-SEEDS, SHIFTS = 0.01, (0.0, 0.05, -0.03)  # of a measurement; of the other seed, by rotation
 
 
-def observe(count: int, dimension: int = 8, seed: int = 0, most: int = 4) -> PoolObservation:
+def predict(count: int, dimension: int = 8, seed: int = 0, most: int = 4) -> PoolPredictions:
     """`count` images with Gaussian embeddings and 0 to `most` detections each."""
     rng = np.random.default_rng(seed)
-    ids = tuple(f"img_{at:04d}" for at in range(count))
+    ids = tuple(f"img_{number:04d}" for number in range(count))
     image = np.repeat(np.arange(count), rng.integers(0, most + 1, size=count))
     probs = rng.dirichlet(np.ones(len(CLASSES) + 1), size=len(image))
     probs = probs.reshape(len(image), len(CLASSES) + 1)
-    labels = probs[:, 1:].argmax(axis=1)
     detections = Detections(
         ids,
         image,
         np.tile([0.0, 0.0, 9.0, 9.0], (len(image), 1)),
-        labels,
+        probs[:, 1:].argmax(axis=1),
         probs[:, 1:].max(axis=1),
         probs,
     )
-    return PoolObservation(ids, rng.standard_normal((count, dimension)) * 3 + 1, detections)
+    return PoolPredictions(ids, rng.standard_normal((count, dimension)) * 3 + 1, detections)
 
 
-def divide(observation: PoolObservation, labelled: int) -> PoolSplit:
-    """The first `labelled` images are labelled, the rest is open."""
-    ids = observation.ids
-    return PoolSplit(dict.fromkeys(ids[:labelled], 0), ids[labelled:], ())
+def pool_of(
+    count: int = 60,
+    labelled: int = 12,
+    batch_size: int = 7,
+    fold: int | None = None,
+    predictions: PoolPredictions | None = None,
+    seed: int = 0,
+) -> CandidatePool:
+    """The first `labelled` images are labelled, the rest are candidates."""
+    predictions = predict(count, seed=seed) if predictions is None else predictions
+    ids = predictions.ids
+    return CandidatePool(
+        predictions, ids[:labelled], ids[labelled:], CLASSES, batch_size, fold, ("scoring",)
+    )
 
 
-def positions(observation: PoolObservation, ids: tuple[str, ...]) -> IntArray:
-    place = {name: at for at, name in enumerate(observation.ids)}
-    return np.array([place[name] for name in ids], dtype=np.int64)
+def record(
+    index: int,
+    batch: tuple[str, ...],
+    score: float = 0.5,
+    fold: int | None = 0,
+    chosen_by: str = "uniform",
+) -> LookupRecord:
+    role = {"uniform": "uniform", "tilted": "tilted"}.get(chosen_by, "candidate")
+    return LookupRecord("c1", index, role, chosen_by, fold, batch, score, 0, 1.0)  # type: ignore[arg-type]
 
 
 def measure(
-    observation: PoolObservation,
-    split: PoolSplit,
-    records: int,
-    budget: int,
-    worth: Callable[[IntArray], float],
+    pools: list[CandidatePool],
+    each: int,
+    worth: Callable[[CandidatePool, IntArray], float],
     seed: int = 0,
-    kind: str = "tilted",
+    design: str = "tilted",
 ) -> LookupTable:
-    """A table of `records` batches whose score is worth(batch positions)."""
-    points = transport.standardise(observation.embeddings)
-    drawn = design.draw(
-        "tilted" if kind == "tilted" else "uniform",
-        records,
-        budget,
-        observation,
-        positions(observation, tuple(split.labelled)),
-        positions(observation, split.unlabelled),
-        {},
-        np.random.default_rng(seed),
-    )
-    rows = [positions(observation, one.batch) for one in drawn]
-    return LookupTable.of(
-        [
-            LookupRecord(
-                "c1",
-                index,
-                one.batch,
-                tuple(transport.batch_sketch(points, batch).tolist()),
-                worth(batch),
-                0,
-                1.0,
-                one.design,
-            )
-            for index, (one, batch) in enumerate(zip(drawn, rows, strict=True))
-        ],
-        observation.ids,
-    )
+    """A table of `each` batches of every pool, whose score is worth(pool, batch)."""
+    draw = tilted_batches if design == "tilted" else uniform_batches
+    records: list[LookupRecord] = []
+    for pool in pools:
+        rng = np.random.default_rng([seed, POOL + 1 if pool.fold is None else pool.fold])
+        for batch in draw(pool, each, rng):
+            score = worth(pool, batch)
+            records.append(record(len(records), pool.names(batch), score, pool.fold, "tilted"))
+    return LookupTable.of(records, pools)
 
 
-def mean_of(values: FloatArray) -> Callable[[IntArray], float]:
+def mean_of(values: FloatArray) -> Callable[[CandidatePool, IntArray], float]:
     """Worth of a batch: the mean of its images' values [N]."""
-    return lambda batch: float(values[batch].mean())
-
-
-def measured_again(table: LookupTable, pairs: int, seed: int = 0) -> LookupTable:
-    """With the first records measured again: batches they hold, and no weight."""
-    rng = np.random.default_rng(seed)
-    noisy = table.scores + SEEDS * rng.standard_normal(len(table))
-    shift = np.array([SHIFTS[rotation] for rotation in table.rotations[:pairs]])
-    again = table.scores[:pairs] + SEEDS * rng.standard_normal(pairs) + shift
-
-    def both(column: np.ndarray) -> np.ndarray:
-        return np.concatenate([column, column[:pairs]])
-
-    return replace(
-        table,
-        batches=(*table.batches, *(batch[::-1] for batch in table.batches[:pairs])),
-        sketches=both(table.sketches),
-        scores=np.concatenate([noisy, again]),
-        designs=(*table.designs, *("again",) * pairs),
-        indices=np.arange(len(table) + pairs),
-        seconds=both(table.seconds),
-        sources=(*table.sources, *table.sources[:pairs]),
-        rotations=both(table.rotations),
-        weights=np.concatenate([table.weights, np.zeros(pairs)]),
-    )
+    return lambda pool, batch: float(values[batch].mean())

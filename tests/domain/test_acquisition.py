@@ -40,13 +40,13 @@ def test_weak_detections_say_nothing() -> None:
 
 def test_class_evidence_adds_up_scores_by_the_detections_own_class() -> None:
     seen = found([0, 0, 0, 2], [[0.2, 0.5, 0.3], [0, 1, 0], [0.1, 0, 0.9], [0.97, 0.03, 0]])
-    evidence = acquisition.class_evidence(seen, 2)
+    evidence = acquisition.expected_objects(seen, 2)
     assert evidence[0] == pytest.approx([1.5, 0.9])
     assert evidence[1:].tolist() == [[0, 0], [0, 0]]
 
 
 def test_class_evidence_of_no_detections_is_zero() -> None:
-    assert acquisition.class_evidence(found([], []), 2).tolist() == [[0, 0]] * 3
+    assert acquisition.expected_objects(found([], []), 2).tolist() == [[0, 0]] * 3
 
 
 def test_top_b_breaks_ties_by_id_and_puts_nan_last() -> None:

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from mgral_service.domain.boxes import Annotations, PoolObservation
-from tests.domain.pools import observe
+from mgral_service.domain.boxes import Annotations, PoolPredictions
+from tests.domain.pools import predict
 
 
 def truth() -> Annotations:
@@ -54,8 +52,8 @@ def test_nothing_to_concat_is_nothing() -> None:
 
 
 def test_an_observation_subset_carries_embeddings_detections_and_columns() -> None:
-    whole = observe(6)
-    whole = PoolObservation(whole.ids, whole.embeddings, whole.detections, {"loss": np.arange(6.0)})
+    whole = predict(6)
+    whole = PoolPredictions(whole.ids, whole.embeddings, whole.detections, {"loss": np.arange(6.0)})
     part = whole.subset([whole.ids[4], whole.ids[1]])
     assert part.embeddings.tolist() == whole.embeddings[[4, 1]].tolist()
     assert part.columns["loss"].tolist() == [4, 1]
@@ -64,19 +62,3 @@ def test_an_observation_subset_carries_embeddings_detections_and_columns() -> No
     assert part.detections.scores[part.detections.image == 0].tolist() == (
         whole.detections.scores[rows].tolist()
     )
-
-
-def test_out_of_fold_every_image_is_seen_as_by_detectors_that_were_not_trained_on_it() -> None:
-    whole, other = observe(6), observe(6, seed=1)
-    ids = whole.ids
-    seen = replace(whole, unlearnt=other.detections.subset([ids[3], ids[0]]))
-    assert whole.out_of_fold is whole
-    for view in (seen, seen.subset([ids[2], ids[0]])):
-        told = view.out_of_fold
-        assert (told.ids, told.detections.ids, told.unlearnt) == (view.ids, view.ids, None)
-        for name in view.ids:
-            source = other if name in (ids[0], ids[3]) else whole
-            expected = source.detections.subset([name]).scores.tolist()
-            assert told.detections.subset([name]).scores.tolist() == expected
-            plain = whole.detections.subset([name]).scores.tolist()
-            assert view.detections.subset([name]).scores.tolist() == plain

@@ -1,4 +1,4 @@
-"""A gateway over memory, its launcher and selector in plain sight."""
+"""A gateway over memory with doubles of its launcher and selector."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from starlette.testclient import TestClient
 from mgral_service import codec
 from mgral_service.domain.boxes import Annotations
 from mgral_service.domain.errors import CycleNotReady, InvalidInput, Unavailable
+from mgral_service.domain.ports import Stores
 from mgral_service.domain.records import (
     CycleRecord,
+    DatasetImages,
     DatasetRecord,
     Reconciliation,
     SelectedImage,
     Selection,
     Status,
 )
-from mgral_service.domain.specs import DatasetSpec
+from mgral_service.domain.specs import CycleSpec, DatasetSpec
 from mgral_service.gateway.app import GatewayPorts, create_app
-from mgral_service.store import Stores
-from mgral_service.store.memory import memory_stores
-from mgral_service.strategies import check
-from tests.fakes import boxes_in, dataset_record
+from tests.fakes import boxes_in, dataset_images, dataset_record
+from tests.memory_stores import memory_stores
 
 
 @dataclass
@@ -65,41 +65,54 @@ class FakeSelector:
 
     def top(self, cycle: str, budget: int | None) -> Selection:
         record = self.stores.cycles.get(cycle)
-        text = self.stores.cycles.document(cycle, "selection")
+        text = self.stores.cycles.attachment(cycle, "selection")
         if text is None or not record.status.has_selection:
             raise CycleNotReady(cycle, record.status)
         stored = codec.decode(Selection, text)
         if budget is None:
             return stored
-        return replace(stored, images=images([f"img_{5 - at}" for at in range(min(budget, 6))]))
+        best = ("img_5", "img_4", "img_3", "img_2", "img_1", "img_0")
+        return replace(stored, images=images(best[:budget]))
 
 
 def images(ids: Sequence[str]) -> tuple[SelectedImage, ...]:
     return tuple(
-        SelectedImage(name, at, 1 / at, f'"{name}", as told') for at, name in enumerate(ids, 1)
+        SelectedImage(image_id, rank, 1 / rank, f'"{image_id}" is best')
+        for rank, image_id in enumerate(ids, start=1)
     )
 
 
 def read_answers(
-    payload: Any, record: DatasetRecord, selected: Sequence[str]
+    payload: Any, record: DatasetRecord, images: DatasetImages, selected: Sequence[str]
 ) -> tuple[Annotations, Reconciliation]:
     """Takes {"images": [id, ...]}, one box each."""
     if not isinstance(payload, dict):
         raise InvalidInput("annotations", "must be an object")
     posted = payload["images"]
     matched = tuple(name for name in selected if name in posted)
-    found = Reconciliation(
-        matched,
-        tuple(name for name in posted if name not in selected),
-        tuple(name for name in selected if name not in posted),
-        (),
+    answers = Reconciliation(
+        matched=matched,
+        unknown=tuple(name for name in posted if name not in selected),
+        missing=tuple(name for name in selected if name not in posted),
+        refused=(),
         boxes=len(matched),
     )
-    return boxes_in(*matched), found
+    return boxes_in(*matched), answers
 
 
-def ingest(spec: DatasetSpec) -> DatasetRecord:
-    return replace(dataset_record(spec.name), spec=spec)
+def export_coco(
+    selection: Selection, record: DatasetRecord, images: DatasetImages
+) -> dict[str, Any]:
+    return {"images": [image.image_id for image in selection.images]}
+
+
+def ingest(spec: DatasetSpec) -> tuple[DatasetRecord, DatasetImages]:
+    return replace(dataset_record(), spec=spec), dataset_images()
+
+
+def check(spec: CycleSpec) -> None:
+    if spec.strategy == "magic":
+        raise InvalidInput("strategy", "is unknown")
 
 
 @dataclass
@@ -112,7 +125,7 @@ class Clock:
 
 def ports_over(stores: Stores, **changes: Any) -> GatewayPorts:
     """A dataset "digits" is registered."""
-    stores.datasets.add(dataset_record())
+    stores.datasets.add(dataset_record(), dataset_images())
     numbers = itertools.count(1)
     ports = GatewayPorts(
         stores=stores,
@@ -120,7 +133,7 @@ def ports_over(stores: Stores, **changes: Any) -> GatewayPorts:
         selector=FakeSelector(stores),
         ingest=ingest,
         read_answers=read_answers,
-        export_coco=lambda selection, record: {"images": [i.image_id for i in selection.images]},
+        export_coco=export_coco,
         check=check,
         clock=Clock(),
         new_id=lambda: f"cyc_{next(numbers)}",
@@ -157,7 +170,7 @@ def reach(ports: GatewayPorts, cycle: str, status: Status) -> CycleRecord:
     if status.has_selection:
         chosen = Selection(cycle, "digits", "mgral", "entropy", images(["img_0", "img_1"]))
         text = codec.encode(chosen)
-        ports.stores.cycles.put_document(cycle, "selection", text, None)
+        ports.stores.cycles.put_attachment(cycle, "selection", text, None)
     ports.stores.cycles.put(record, None)
     ports.stores.events.append(cycle, "cycle.state_changed", {"status": status.value})
     return ports.stores.cycles.get(cycle)

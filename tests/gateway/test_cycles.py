@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from mgral_service.domain.records import EXPERIMENT, LookupRecord, Problem, Status
+from mgral_service.domain.records import Problem, Status
 from mgral_service.gateway.app import GatewayPorts
 from mgral_service.gateway.supervision import relaunch_orphans
 from mgral_service.store.embedded import EmbeddedValkey
@@ -87,8 +87,8 @@ def test_fifty_at_once_with_one_key_make_one_cycle(valkey: EmbeddedValkey, prefi
         ({"budget": 0}, 422, "#/budget"),
         ({"budget": "2"}, 422, "#/budget"),
         ({"strategy": "magic"}, 422, "#/strategy"),
-        ({"when_uninformed": "magic"}, 422, "#/when_uninformed"),
-        ({"agent": {"baseline": "magic"}}, 422, "#/agent/baseline"),
+        ({"choice": "magic"}, 422, "#/choice"),
+        ({"agent": {"advanced": {"baseline": "magic"}}}, 422, "#/agent/advanced/baseline"),
         ({"table": {"record": 3}}, 422, "#/table/record"),
         ({"budgets": 7}, 422, "#/budgets"),
     ],
@@ -99,8 +99,38 @@ def test_a_spec_that_cannot_run_is_refused(
     answer = http.post("/cycles", json=SPEC | change)
     assert answer.status_code == status, answer.text
     if pointer:
-        assert [one["pointer"] for one in answer.json()["errors"]] == [pointer]
+        assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
     assert http.get("/cycles").json()["cycles"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer", "advice"),
+    [
+        ({"when_uninformed": "best"}, "#/when_uninformed", "removed"),
+        ({"agent": {"baseline": "ema"}}, "#/agent/baseline", "agent.advanced.baseline"),
+        ({"table": {"rotations": 4}}, "#/table/rotations", "table.folds"),
+    ],
+)
+def test_a_key_of_an_earlier_version_is_refused(
+    http: TestClient, change: dict[str, Any], pointer: str, advice: str
+) -> None:
+    answer = http.post("/cycles", json=SPEC | change)
+    assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_INPUT")
+    (error,) = answer.json()["errors"]
+    assert error["pointer"] == pointer
+    assert advice in error["detail"]
+
+
+def test_a_method_completes_the_spec(http: TestClient) -> None:
+    paper = SPEC | {"method": "paper", "agent": {"iterations": 7}}
+    headers = {"Idempotency-Key": "key"}
+    answer = http.post("/cycles", json=paper, headers=headers)
+    assert answer.status_code == 202
+    spec = answer.json()["spec"]
+    assert (spec["choice"], spec["table"]["advanced"]["value_model"]) == ("agent", "idw")
+    assert spec["agent"]["iterations"] == 7
+    again = http.post("/cycles", json=spec, headers=headers)
+    assert (again.status_code, again.json()["id"]) == (202, answer.json()["id"])
 
 
 def test_the_budget_counts_what_is_left(http: TestClient, ports: GatewayPorts) -> None:
@@ -120,9 +150,10 @@ def test_what_was_started_once_is_not_refused_later(http: TestClient, ports: Gat
 def test_an_experiment_s_cycle_is_left_to_it(
     http: TestClient, ports: GatewayPorts, launcher: FakeLauncher
 ) -> None:
-    record = replace(cycle_record("cyc_9"), job=EXPERIMENT, updated=0.0)
+    record = replace(cycle_record("cyc_9"), experiment=True, updated=0.0)
     ports.stores.cycles.create(record, None, "")
     assert relaunch_orphans(ports, grace_s=0) == ()
+    assert http.get("/cycles/cyc_9").json()["experiment"]
     answer = http.post("/cycles/cyc_9/resume")
     assert (answer.status_code, "run its file again" in answer.json()["detail"]) == (409, True)
     assert http.post("/cycles/cyc_9/cancel").json()["status"] == "CANCELLED"
@@ -135,8 +166,8 @@ def test_a_launch_that_fails_is_made_up_for(http: TestClient, launcher: FakeLaun
     answer = http.post("/cycles", json=SPEC, headers=headers)
     assert (answer.status_code, answer.json()["problem"]["code"]) == (202, "Unavailable")
     assert answer.headers["location"] == "/cycles/cyc_1"
-    kept = http.get("/cycles/cyc_1").json()
-    assert (kept["status"], kept["problem"]["code"]) == ("QUEUED", "Unavailable")
+    body = http.get("/cycles/cyc_1").json()
+    assert (body["status"], body["problem"]["code"]) == ("QUEUED", "Unavailable")
     launcher.down = False
     answer = http.post("/cycles", json=SPEC, headers=headers)
     assert (answer.status_code, answer.json()["problem"]) == (202, None)
@@ -145,14 +176,14 @@ def test_a_launch_that_fails_is_made_up_for(http: TestClient, launcher: FakeLaun
 
 def test_cycles_are_paged_newest_first(http: TestClient) -> None:
     made = [start(http) for _ in range(5)]
-    seen, token = [], ""
+    ids, token = [], ""
     while True:
         page = http.get("/cycles", params={"page_size": 2, "page_token": token}).json()
-        seen += [one["id"] for one in page["cycles"]]
+        ids += [cycle["id"] for cycle in page["cycles"]]
         token = page["next_page_token"]
         if not token:
             break
-    assert seen == made[::-1]
+    assert ids == made[::-1]
     for size in (0, 10**9):
         assert len(http.get("/cycles", params={"page_size": size}).json()["cycles"]) == 5
     assert http.get("/cycles?page_size=-1").status_code == 422
@@ -168,28 +199,27 @@ def test_a_made_up_page_token_is_a_bad_request(http: TestClient, token: str) -> 
 
 
 def test_progress_counts_records(http: TestClient, ports: GatewayPorts) -> None:
-    cycle = start(http, table={"records": 10})
+    cycle = start(http, table={"records": 32})
     assert http.get(f"/cycles/{cycle}").json()["progress"] is None
     reach(ports, cycle, Status.TRAINING_PROXIES)
     lease = ports.stores.cycles.acquire(cycle, "driver", 60)
     for index in range(4):
-        record: LookupRecord = lookup_record(index, cycle)
-        ports.stores.table.put(record, lease)
+        ports.stores.table.put(lookup_record(index, cycle), lease)
     assert isinstance(ports.clock, Clock)
     ports.clock.now += 8.0
     body = http.get(f"/cycles/{cycle}").json()
-    want = {"phase": "TRAINING_PROXIES", "done": 4, "total": 10, "figures": {}}
+    want = {"phase": "TRAINING_PROXIES", "done": 4, "total": 32, "figures": {}}
     assert body["progress"] == want
-    assert body["eta_s"] == 12.0
+    assert body["eta_s"] == 56.0
 
 
-def test_progress_of_other_phases_is_the_last_told(http: TestClient, ports: GatewayPorts) -> None:
+def test_progress_of_other_phases_is_the_last_event(http: TestClient, ports: GatewayPorts) -> None:
     cycle = start(http)
     reach(ports, cycle, Status.FITTING)
-    told = {"phase": "FITTING", "done": 3, "total": 4, "figures": {"loss": 0.5}}
-    ports.stores.events.append(cycle, "progress", told | {"time": 5.0})
-    assert http.get(f"/cycles/{cycle}").json()["progress"] == told
-    reach(ports, cycle, Status.OBSERVING)
+    progress = {"phase": "FITTING", "done": 3, "total": 4, "figures": {"loss": 0.5}}
+    ports.stores.events.append(cycle, "progress", progress | {"time": 5.0})
+    assert http.get(f"/cycles/{cycle}").json()["progress"] == progress
+    reach(ports, cycle, Status.PREDICTING)
     assert http.get(f"/cycles/{cycle}").json()["progress"] is None
 
 
@@ -230,19 +260,19 @@ def test_resuming_needs_a_cycle_that_nobody_drives(
     assert http.post(f"/cycles/{cycle}/resume").status_code == 409
 
 
-def test_the_problem_of_a_failed_cycle_is_told(http: TestClient, ports: GatewayPorts) -> None:
+def test_a_failed_cycle_has_its_problem(http: TestClient, ports: GatewayPorts) -> None:
     cycle = start(http)
     record = replace(ports.stores.cycles.get(cycle), status=Status.FAILED)
-    ports.stores.cycles.put(replace(record, problem=Problem("TooFewRecords", "so sad")), None)
+    ports.stores.cycles.put(replace(record, problem=Problem("TooFewRecords", "6 of 48")), None)
     body = http.get(f"/cycles/{cycle}").json()
-    assert (body["done"], body["problem"]["detail"]) == (True, "so sad")
+    assert (body["done"], body["problem"]["detail"]) == (True, "6 of 48")
 
 
 def test_a_report_comes_as_it_was_written(http: TestClient, ports: GatewayPorts) -> None:
     cycle = start(http)
     answer = http.get(f"/cycles/{cycle}/report")
     assert (answer.status_code, answer.headers["retry-after"]) == (409, "5")
-    ports.stores.cycles.put_document(cycle, "report", '{"test_before":0.25}', None)
+    ports.stores.cycles.put_attachment(cycle, "report", '{"test_before":0.25}', None)
     answer = http.get(f"/cycles/{cycle}/report")
     assert (answer.status_code, answer.json()) == (200, {"test_before": 0.25})
     other = start(http)

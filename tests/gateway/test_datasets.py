@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+import pytest
 from starlette.testclient import TestClient
 
 from mgral_service.domain.errors import DatasetRefused
-from mgral_service.domain.records import DatasetRecord
+from mgral_service.domain.records import DatasetImages, DatasetRecord
 from mgral_service.domain.specs import DatasetSpec
 from mgral_service.gateway.app import GatewayPorts
-from mgral_service.store.memory import memory_stores
 from tests.fakes import boxes_in
 from tests.gateway.conftest import local, ports_over
+from tests.memory_stores import memory_stores
 
 SPEC = {"name": "cars", "root": "/data"}
 
@@ -19,7 +20,7 @@ def test_a_dataset_is_registered_with_its_report(http: TestClient) -> None:
     body = answer.json()
     assert (body["labelled"], body["unlabelled"], body["scoring"], body["test"]) == (2, 6, 1, 0)
     assert body["report"]["accepted_images"] == 9
-    assert body["spec"]["scoring_share"] == 0.25
+    assert body["spec"]["format"] == "coco"
     assert http.get("/datasets/cars").json() == body
 
 
@@ -27,12 +28,12 @@ def test_the_same_again_is_the_same_and_another_is_refused(http: TestClient) -> 
     first = http.post("/datasets", json=SPEC)
     again = http.post("/datasets", json=SPEC)
     assert (again.status_code, again.json()) == (200, first.json())
-    other = http.post("/datasets", json=SPEC | {"seed": 4})
+    other = http.post("/datasets", json=SPEC | {"root": "/other"})
     assert (other.status_code, other.json()["code"]) == (409, "ALREADY_EXISTS")
 
 
 def test_a_dataset_that_cannot_be_used_says_why() -> None:
-    def refuse(spec: DatasetSpec) -> DatasetRecord:
+    def refuse(spec: DatasetSpec) -> tuple[DatasetRecord, DatasetImages]:
         raise DatasetRefused("train.json: annotations[3].bbox", "is not four numbers")
 
     with local(ports_over(memory_stores(), ingest=refuse)) as http:
@@ -47,14 +48,23 @@ def test_names_are_checked(http: TestClient) -> None:
         assert http.post("/datasets", json=SPEC | {"name": name}).status_code == 422
 
 
+@pytest.mark.parametrize(("key", "advice"), [("seed", "removed"), ("scoring_share", "advanced")])
+def test_a_key_of_an_earlier_version_is_refused(http: TestClient, key: str, advice: str) -> None:
+    answer = http.post("/datasets", json=SPEC | {key: 1})
+    assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_INPUT")
+    (error,) = answer.json()["errors"]
+    assert error["pointer"] == f"#/{key}"
+    assert advice in error["detail"]
+
+
 def test_datasets_are_paged_by_name(http: TestClient) -> None:
     for name in ("b", "a"):
         http.post("/datasets", json=SPEC | {"name": name})
     page = http.get("/datasets", params={"page_size": 2}).json()
-    assert [one["name"] for one in page["datasets"]] == ["a", "b"]
+    assert [dataset["name"] for dataset in page["datasets"]] == ["a", "b"]
     token = page["next_page_token"]
     page = http.get("/datasets", params={"page_size": 2, "page_token": token}).json()
-    assert [one["name"] for one in page["datasets"]] == ["digits"]
+    assert [dataset["name"] for dataset in page["datasets"]] == ["digits"]
     assert page["next_page_token"] == ""
 
 

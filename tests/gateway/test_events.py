@@ -16,17 +16,17 @@ from mgral_service.domain.errors import Unavailable
 from mgral_service.domain.records import Event, Status
 from mgral_service.gateway import events
 from mgral_service.gateway.app import GatewayPorts
-from mgral_service.store.memory import MemoryEvents
 from tests.fakes import cycle_record
 from tests.gateway.conftest import reach, served
+from tests.memory_stores import MemoryEvents
 
-Told = tuple[str, str, dict[str, Any]]
+Sent = tuple[str, str, dict[str, Any]]
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "POLL_S", 0.01)
-    monkeypatch.setattr(events, "LAST_WORDS_S", 0.2)
+    monkeypatch.setattr(events, "LAST_EVENT_S", 0.1)
 
 
 @pytest.fixture
@@ -36,14 +36,14 @@ def client(ports: GatewayPorts) -> Iterator[httpx.Client]:
         yield client
 
 
-def tell(ports: GatewayPorts, *numbers: int) -> list[str]:
+def progress(ports: GatewayPorts, *numbers: int) -> list[str]:
     append = ports.stores.events.append
     return [append("cyc_1", "progress", {"done": number}) for number in numbers]
 
 
-def listen(client: httpx.Client, last: str | None = None, most: int = 10**9) -> list[Told]:
+def listen(client: httpx.Client, last: str | None = None, most: int = 10**9) -> list[Sent]:
     """(id, kind, data) until the stream ends or so many came."""
-    told: list[Told] = []
+    sent: list[Sent] = []
     headers = {"Last-Event-ID": last} if last else {}
     with client.stream("GET", "/cycles/cyc_1/events", headers=headers) as answer:
         assert answer.status_code == 200
@@ -52,60 +52,60 @@ def listen(client: httpx.Client, last: str | None = None, most: int = 10**9) -> 
         fields: dict[str, str] = {}
         for line in answer.iter_lines():
             if not line and "data" in fields:
-                told.append((fields.get("id", ""), fields["event"], json.loads(fields["data"])))
-                if len(told) == most:
+                sent.append((fields.get("id", ""), fields["event"], json.loads(fields["data"])))
+                if len(sent) == most:
                     break
             if not line:
                 fields = {}
             elif not line.startswith(":"):
                 name, _, value = line.partition(": ")
                 fields[name] = value
-    return told
+    return sent
 
 
 def test_events_come_as_they_happen_and_the_last_closes(
     ports: GatewayPorts, client: httpx.Client
 ) -> None:
-    ids = tell(ports, 1, 2)
+    ids = progress(ports, 1, 2)
 
     def drive() -> None:
         for number in (3, 4):
             time.sleep(0.05)
-            tell(ports, number)
+            progress(ports, number)
         reach(ports, "cyc_1", Status.SUCCEEDED)
 
     driver = threading.Thread(target=drive)
     driver.start()
-    told = listen(client)
+    sent = listen(client)
     driver.join()
-    assert [one[0] for one in told][:2] == ids
-    assert [one[2].get("done") for one in told] == [1, 2, 3, 4, None]
-    assert told[-1][1:] == ("cycle.state_changed", {"status": "SUCCEEDED"})
+    assert [event for event, _, _ in sent][:2] == ids
+    assert [data.get("done") for _, _, data in sent] == [1, 2, 3, 4, None]
+    assert sent[-1][1:] == ("cycle.state_changed", {"status": "SUCCEEDED"})
 
 
 def test_a_stream_resumes_where_it_broke_off(ports: GatewayPorts, client: httpx.Client) -> None:
-    tell(ports, *range(250))
+    progress(ports, *range(250))
     reach(ports, "cyc_1", Status.FAILED)
-    seen: list[Told] = []
+    sent: list[Sent] = []
     for most in (1, 7, 100, 130):
-        seen += listen(client, seen[-1][0] if seen else None, most)
-    seen += listen(client, seen[-1][0])
-    assert [one[2].get("done") for one in seen] == [*range(250), None]
-    answer = client.get("/cycles/cyc_1/events", headers={"Last-Event-ID": seen[-1][0]})
+        sent += listen(client, sent[-1][0] if sent else None, most)
+    sent += listen(client, sent[-1][0])
+    assert [data.get("done") for _, _, data in sent] == [*range(250), None]
+    answer = client.get("/cycles/cyc_1/events", headers={"Last-Event-ID": sent[-1][0]})
     assert (answer.status_code, answer.content) == (204, b"")
 
 
-def test_an_end_that_nobody_told_closes_as_well(ports: GatewayPorts, client: httpx.Client) -> None:
+def test_an_end_without_its_event_closes_as_well(ports: GatewayPorts, client: httpx.Client) -> None:
     record = ports.stores.cycles.get("cyc_1")
     ports.stores.cycles.put(replace(record, status=Status.CANCELLED), None)
-    tell(ports, 1)
-    assert [one[2] for one in listen(client)] == [{"done": 1}]
+    progress(ports, 1)
+    assert [data for _, _, data in listen(client)] == [{"done": 1}]
 
 
 def test_dropped_events_are_made_up_for_by_a_snapshot(
     ports: GatewayPorts, client: httpx.Client
 ) -> None:
-    first = tell(ports, 1, 2, 3)[0]
+    first = progress(ports, 1, 2, 3)[0]
     log = ports.stores.events
     assert isinstance(log, MemoryEvents)
     del log._events["cyc_1"][:2]
@@ -123,7 +123,7 @@ def test_streams_are_counted_and_given_back(
     ports: GatewayPorts, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "STREAMS", 1)
-    tell(ports, 1)
+    progress(ports, 1)
     with client.stream("GET", "/cycles/cyc_1/events") as answer:
         lines = answer.iter_lines()  # kept: an iterator let go of closes the connection
         next(lines)
@@ -144,7 +144,7 @@ def test_a_store_that_fails_ends_the_stream(
 ) -> None:
     log = ports.stores.events
     assert isinstance(log, MemoryEvents)
-    tell(ports, 1)
+    progress(ports, 1)
     whole = log.read
     calls = 0
 
@@ -156,4 +156,4 @@ def test_a_store_that_fails_ends_the_stream(
         return whole(cycle, after, limit)
 
     monkeypatch.setattr(log, "read", read)
-    assert [one[2] for one in listen(client)] == [{"done": 1}]
+    assert [data for _, _, data in listen(client)] == [{"done": 1}]

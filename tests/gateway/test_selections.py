@@ -22,7 +22,7 @@ def cycle(http: TestClient, ports: GatewayPorts) -> str:
 
 
 def ids(page: dict[str, Any]) -> list[str]:
-    return [one["image_id"] for one in page["images"]]
+    return [image["image_id"] for image in page["images"]]
 
 
 def test_a_selection_comes_with_scores_and_reasons(http: TestClient, cycle: str) -> None:
@@ -34,15 +34,15 @@ def test_a_selection_comes_with_scores_and_reasons(http: TestClient, cycle: str)
 
 
 def test_another_budget_ranks_again_in_pages(http: TestClient, cycle: str) -> None:
-    seen: list[str] = []
+    ranked: list[str] = []
     query: dict[str, Any] = {"budget": 5, "page_size": 2}
     while True:
         page = http.get(f"/selections/{cycle}", params=query).json()
-        seen += ids(page)
+        ranked += ids(page)
         if not page["next_page_token"]:
             break
         query["page_token"] = page["next_page_token"]
-    assert seen == ["img_5", "img_4", "img_3", "img_2", "img_1"]
+    assert ranked == ["img_5", "img_4", "img_3", "img_2", "img_1"]
     answer = http.get(f"/selections/{cycle}", params=query | {"budget": 4})
     assert answer.status_code == 400
 
@@ -52,7 +52,7 @@ def test_a_selection_as_csv_and_coco(http: TestClient, cycle: str) -> None:
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     assert answer.text.split("\r\n")[:2] == [
         "rank,image_id,score,reason",
-        '1,img_0,1.0,"""img_0"", as told"',
+        '1,img_0,1.0,"""img_0"" is best"',
     ]
     answer = http.get(f"/selections/{cycle}?format=coco&budget=1")
     assert answer.json() == {"images": ["img_5"]}
@@ -104,9 +104,9 @@ def test_an_incomplete_answer_is_refused_whole(
 ) -> None:
     answer = http.post(f"/cycles/{cycle}/annotations", json={"images": posted})
     assert (answer.status_code, answer.json()["code"]) == (422, "INCOMPLETE_ANSWERS")
-    found = answer.json()["reconciliation"]
-    assert found["matched"] == [name for name in ("img_0", "img_1") if name in posted]
-    assert found["unknown"] == [name for name in posted if name == "img_4"]
+    answers = answer.json()["reconciliation"]
+    assert answers["matched"] == [name for name in ("img_0", "img_1") if name in posted]
+    assert answers["unknown"] == [name for name in posted if name == "img_4"]
     assert ports.stores.datasets.labels("digits") == ()
     assert ports.stores.cycles.get(cycle).status is Status.SELECTED
 

@@ -16,9 +16,9 @@ from mgral_service.gateway.supervision import (
     relaunch_orphans,
     supervise,
 )
-from mgral_service.store.memory import MemoryCycles, memory_stores
 from tests.fakes import cycle_record
 from tests.gateway.conftest import FakeLauncher, ports_over, reach
+from tests.memory_stores import MemoryCycles, memory_stores
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_cycle_that_kills_its_drivers_fails(
     assert last.data["status"] == "FAILED"
 
 
-def test_a_cluster_that_is_down_is_told(
+def test_a_cluster_that_is_down_is_unavailable(
     ports: GatewayPorts, launcher: FakeLauncher, cycle: str
 ) -> None:
     launcher.dead.add(f"job-{cycle}-1")
@@ -109,7 +109,7 @@ def test_supervision_outlives_a_look_that_fails(
 
 def test_a_note_beside_a_driver_that_moves_on_is_kept() -> None:
     stores = memory_stores()
-    moves = iter([Status.FITTING, Status.OBSERVING])
+    moves = iter([Status.FITTING, Status.PREDICTING])
 
     class Racing(MemoryCycles):
         def put(self, record: CycleRecord, lease: int | None) -> None:
@@ -122,8 +122,8 @@ def test_a_note_beside_a_driver_that_moves_on_is_kept() -> None:
     cycles = Racing(lambda: 0.0)
     ports = ports_over(replace(stores, cycles=cycles))
     record = cycles.create(cycle_record(), None, "")
-    kept = note(ports, record, job="job-1", attempts=1)
-    assert (kept.job, kept.attempts, kept.status) == ("job-1", 1, Status.OBSERVING)
+    noted = note(ports, record, job="job-1", attempts=1)
+    assert (noted.job, noted.attempts, noted.status) == ("job-1", 1, Status.PREDICTING)
 
 
 def test_a_launch_keeps_how_a_cancelled_cycle_ended(ports: GatewayPorts, cycle: str) -> None:

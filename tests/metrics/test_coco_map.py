@@ -26,7 +26,7 @@ def truth(
     )
 
 
-def found(boxes: list[list[float]], labels: list[int], scores: list[float]) -> Detections:
+def detections_of(boxes: list[list[float]], labels: list[int], scores: list[float]) -> Detections:
     count = len(boxes)
     return Detections(
         ("a",),
@@ -65,20 +65,20 @@ def random_case(seed: int) -> tuple[Detections, Annotations]:
 def test_perfect_boxes_score_one(engine: Engine) -> None:
     boxes = [[0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 40.0, 30.0]]
     for iou in ("ap", "ap50"):
-        value = CocoMap(iou, engine)(found(boxes, [0, 1], [0.9, 0.8]), truth(boxes, [0, 1]))
+        value = CocoMap(iou, engine)(detections_of(boxes, [0, 1], [0.9, 0.8]), truth(boxes, [0, 1]))
         assert value == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_one_of_two_objects_found_first_reaches_51_of_101_recall_points(engine: Engine) -> None:
     both = truth([[0, 0, 10, 10], [50, 50, 60, 60]], [0, 0])
-    some = found([[0, 0, 10, 10], [80, 80, 90, 90]], [0, 0], [0.9, 0.5])
-    assert CocoMap("ap50", engine)(some, both) == pytest.approx(51 / 101)
+    detections = detections_of([[0, 0, 10, 10], [80, 80, 90, 90]], [0, 0], [0.9, 0.5])
+    assert CocoMap("ap50", engine)(detections, both) == pytest.approx(51 / 101)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_box_that_overlaps_by_two_fifths_is_found_at_an_iou_of_30_alone(engine: Engine) -> None:
-    case = found([[0, 0, 10, 4]], [0], [0.9]), truth([[0, 0, 10, 10]], [0])
+    case = detections_of([[0, 0, 10, 4]], [0], [0.9]), truth([[0, 0, 10, 10]], [0])
     assert CocoMap("ap30", engine)(*case) == pytest.approx(1.0)
     assert CocoMap("ap50", engine)(*case) == 0.0
 
@@ -86,24 +86,24 @@ def test_a_box_that_overlaps_by_two_fifths_is_found_at_an_iou_of_30_alone(engine
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_class_without_ground_truth_does_not_enter_the_mean(engine: Engine) -> None:
     box = [[0.0, 0.0, 10.0, 10.0]]
-    value = CocoMap("ap50", engine)(found(box * 2, [0, 1], [0.5, 0.9]), truth(box, [0]))
+    value = CocoMap("ap50", engine)(detections_of(box * 2, [0, 1], [0.5, 0.9]), truth(box, [0]))
     assert value == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_detection_inside_an_ignored_object_counts_neither_way(engine: Engine) -> None:
     case = truth([[0, 0, 10, 10], [50, 50, 90, 90]], [0, 0], [False, True])
-    some = found([[55, 55, 70, 70], [0, 0, 10, 10]], [0, 0], [0.9, 0.5])
-    assert CocoMap("ap50", engine)(some, case) == pytest.approx(1.0)
+    detections = detections_of([[55, 55, 70, 70], [0, 0, 10, 10]], [0, 0], [0.9, 0.5])
+    assert CocoMap("ap50", engine)(detections, case) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_no_ground_truth_or_no_detection_scores_zero(engine: Engine) -> None:
     metric = CocoMap("ap50", engine)
     box = [[0.0, 0.0, 10.0, 10.0]]
-    assert metric(found(box, [0], [0.9]), truth([], [])) == 0.0
-    assert metric(found([], [], []), truth(box, [0])) == 0.0
-    assert metric(found([], [], []), truth(box, [0], [True])) == 0.0
+    assert metric(detections_of(box, [0], [0.9]), truth([], [])) == 0.0
+    assert metric(detections_of([], [], []), truth(box, [0])) == 0.0
+    assert metric(detections_of([], [], []), truth(box, [0], [True])) == 0.0
 
 
 @pytest.mark.parametrize("iou", ["ap", "ap50", "ap30"])
@@ -118,7 +118,7 @@ def test_both_engines_give_the_same_number(iou: str, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_both_engines_give_the_same_precision_everywhere(seed: int) -> None:
     detections, annotations = random_case(seed)
-    slow, fast = (precision_table(one, detections, annotations, IOUS) for one in ENGINES)
+    slow, fast = (precision_table(engine, detections, annotations, IOUS) for engine in ENGINES)
     assert slow.shape == (10, 101, 5)
     assert np.abs(slow - fast).max() <= 1e-9
 
@@ -128,19 +128,19 @@ def test_the_hundred_best_of_a_class_in_an_image_count(engine: Engine) -> None:
     box = [0.0, 0.0, 10.0, 10.0]
     noise = [[50.0, 50.0, 60.0, 60.0]] * 100
     scores = [0.9] * 99
-    at_100 = found([*noise[:99], box], [0] * 100, [*scores, 0.5])
+    at_100 = detections_of([*noise[:99], box], [0] * 100, [*scores, 0.5])
     assert CocoMap("ap50", engine)(at_100, truth([box], [0])) == pytest.approx(0.01)
-    at_101 = found([*noise, box], [0] * 101, [*scores, 0.9, 0.5])
+    at_101 = detections_of([*noise, box], [0] * 101, [*scores, 0.9, 0.5])
     assert CocoMap("ap50", engine)(at_101, truth([box], [0])) == 0.0
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_single_precision_will_do(engine: Engine) -> None:
-    some = found([[0, 0, 10, 10]], [0], [0.5])
+    double = detections_of([[0, 0, 10, 10]], [0], [0.5])
     single = replace(
-        some,
-        boxes=some.boxes.astype(np.float32),
-        scores=some.scores.astype(np.float32),
+        double,
+        boxes=double.boxes.astype(np.float32),
+        scores=double.scores.astype(np.float32),
     )
     assert CocoMap("ap", engine)(single, truth([[0, 0, 10, 10]], [0])) == pytest.approx(1.0)
 
@@ -158,15 +158,23 @@ def test_the_reference_read_from_json_gives_the_same_number(
         [annotations.boxes[:, :2], annotations.boxes[:, 2:] - annotations.boxes[:, :2]]
     )
     rows = [
-        {"id": at + 1, "image_id": int(annotations.image[at]), "category_id":
-        int(annotations.labels[at]),
-         "bbox": xywh[at].tolist(), "area": float(xywh[at, 2] * xywh[at, 3]),
-         "iscrowd": int(annotations.ignore[at])}
-        for at in range(len(xywh))
-    ]  # fmt: skip
+        {
+            "id": row + 1,
+            "image_id": int(annotations.image[row]),
+            "category_id": int(annotations.labels[row]),
+            "bbox": box.tolist(),
+            "area": float(box[2] * box[3]),
+            "iscrowd": int(annotations.ignore[row]),
+        }
+        for row, box in enumerate(xywh)
+    ]
     file = Path(str(tmp_path)) / "truth.json"
-    images = [{"id": at} for at in range(30)]
-    content = {"images": images, "categories": [{"id": at} for at in range(5)], "annotations": rows}
+    images = [{"id": image} for image in range(30)]
+    content = {
+        "images": images,
+        "categories": [{"id": label} for label in range(5)],
+        "annotations": rows,
+    }
     file.write_text(json.dumps(content))
     coco = COCO(str(file))
     given = np.column_stack(

@@ -20,7 +20,7 @@ def truth(ignore: list[bool]) -> Annotations:
     )
 
 
-def found(image: list[int], boxes: list[list[float]], scores: list[float]) -> Detections:
+def detections_of(image: list[int], boxes: list[list[float]], scores: list[float]) -> Detections:
     count = len(image)
     return Detections(
         ("a", "b"),
@@ -32,7 +32,7 @@ def found(image: list[int], boxes: list[list[float]], scores: list[float]) -> De
     )
 
 
-HIT_MISS_HIT = found(
+HIT_MISS_HIT = detections_of(
     [0, 0, 1], [[0, 0, 10, 10], [70, 70, 80, 80], [40, 40, 50, 50]], [0.9, 0.8, 0.7]
 )
 
@@ -54,12 +54,14 @@ def test_a_difficult_object_is_not_counted_and_its_detection_counts_neither_way(
 
 
 def test_the_second_detection_of_an_object_is_a_miss() -> None:
-    twice = found([0, 0, 1], [[0, 0, 10, 10], [0, 0, 10, 9.5], [40, 40, 50, 50]], [0.9, 0.8, 0.7])
+    twice = detections_of(
+        [0, 0, 1], [[0, 0, 10, 10], [0, 0, 10, 9.5], [40, 40, 50, 50]], [0.9, 0.8, 0.7]
+    )
     assert VocMap("voc12")(twice, truth([False] * 3)) == pytest.approx(1 / 3 + 2 / 9)
 
 
 def test_overlap_of_exactly_one_half_is_a_hit() -> None:
-    half = found([0], [[0, 0, 10, 5]], [0.9])
+    half = detections_of([0], [[0, 0, 10, 5]], [0.9])
     assert VocMap("voc12")(half, truth([False, True, True])) == pytest.approx(1.0)
 
 
@@ -74,5 +76,5 @@ def test_the_mean_is_over_classes_with_ground_truth() -> None:
     two = Annotations(
         ("a",), np.array([0, 0]), BOXES[:2], np.array([0, 3]), np.array([False, False])
     )
-    one = found([0], [[0, 0, 10, 10]], [0.9]).subset(("a",))
-    assert VocMap("voc12")(one, two) == pytest.approx(0.5)
+    detection = detections_of([0], [[0, 0, 10, 10]], [0.9]).subset(("a",))
+    assert VocMap("voc12")(detection, two) == pytest.approx(0.5)

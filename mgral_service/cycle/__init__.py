@@ -1,0 +1,1 @@
+"""One active learning cycle as a plain function over ports."""

@@ -1,0 +1,1 @@
+"""Semi-supervised objectives, one file each."""

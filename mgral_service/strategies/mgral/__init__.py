@@ -1,0 +1,1 @@
+"""MGRAL: candidates measured in folds, an agent trained on the table."""
