@@ -78,4 +78,4 @@ def rerank(
         return Classical(winner, CLASSICAL[winner]).choose(pool, rng)
     from mgral_service.strategies.mgral.select import rerank_agent
 
-    return rerank_agent(spec, pool, agent, winner, rng)
+    return rerank_agent(spec, pool, agent, winner)

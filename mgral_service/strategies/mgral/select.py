@@ -230,7 +230,6 @@ def rerank_agent(
     pool: CandidatePool,
     agent: Mapping[str, Any],
     winner: str,
-    rng: np.random.Generator,
 ) -> Choice:
     """See `strategies.rerank`."""
     weights = policy_weights(agent)
